@@ -1,0 +1,174 @@
+"""The certificate engine: ask a method, derive by its rule, return a bound with its certificate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from lipcert.bounds.method import Method, Solver
+from lipcert.bounds.registry import METHODS, choose_method, find_method
+from lipcert.errors import InconclusiveError, LipcertError, UsageError
+from lipcert.network.graph import Network
+from lipcert.proof.certificate import Certificate
+from lipcert.proof.claims import NORMS, Claim, Level, Norm, Quantity
+from lipcert.proof.environment import require_ieee
+from lipcert.proof.refusal import Refused
+from lipcert.proof.rules import RULES, Step
+from lipcert.proof.subject import subject
+
+
+@dataclass(frozen=True)
+class Bound:
+    """An upper bound of a Lipschitz constant with everything that stands behind it.
+
+    Attributes:
+        value: the bound, derived by a rule with every rounding error counted.
+        level: verified.
+        norm, quantity: what is bounded.
+        method: the method that proposed the witness.
+        seconds: proposal and derivation together.
+        certificate: claim, digests, rule and witness.
+        subject: the normal form that the rule worked on.
+        steps: how the bound grows from node to node, where the rule goes step by step.
+        solver, notes: what the method said.
+        lower: best lower bound found for the same constant (level estimate), or None where none was sought.
+    """
+
+    value: float
+    level: Level
+    norm: Norm
+    quantity: Quantity
+    method: str
+    seconds: float
+    certificate: Certificate
+    subject: Network
+    steps: tuple[Step, ...] = ()
+    solver: Solver | None = None
+    notes: tuple[str, ...] = ()
+    lower: float | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        """Bound over best lower bound: 1 is perfect."""
+        return self.value / self.lower if self.lower else None
+
+    @property
+    def gap(self) -> float | None:
+        """Relative distance from the best lower bound: ratio minus 1."""
+        return self.ratio - 1.0 if self.ratio is not None else None
+
+    def __str__(self) -> str:
+        lower = "" if self.lower is None else f", lower bound {self.lower:.6g}"
+        return f"{self.norm} bound {self.value!r} ({self.level.label}, {self.method}{lower})"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a comparison: a bound, or why there is none."""
+
+    method: str
+    bound: Bound | None
+    error: str | None
+    seconds: float
+
+
+def bound(
+    network: Network,
+    method: str = "auto",
+    norm: Norm = "l2",
+    *,
+    quantity: Quantity = "output",
+    time_limit: float | None = None,
+) -> Bound:
+    """Bound the Lipschitz constant of a network over all inputs.
+
+    Args:
+        network: as read; its normal form is bounded.
+        method: name of a method, or ``auto``.
+        norm: ``l1``, ``l2`` or ``linf``, on input and output.
+        quantity: the whole output, or the features before the last linear layer.
+        time_limit: seconds that an anytime method may use.
+
+    Level of the result: verified.
+
+    Raises:
+        UsageError: no such method or norm, or the method does not serve this network.
+        InconclusiveError: no rule could derive a bound from what the method proposed.
+    """
+    if norm not in NORMS:
+        raise UsageError(f"there is no norm '{norm}': one of {', '.join(NORMS)}")
+    try:
+        normal = subject(network, quantity)
+    except Refused as refusal:
+        raise UsageError(str(refusal)) from None
+    chosen = choose_method(normal, norm, time_limit).method if method == "auto" else find_method(method)
+    reason = _refusal(chosen, normal, norm)
+    if reason is not None:
+        raise UsageError(f"the method '{chosen.name}' does not serve this: {reason}")
+    return _derive(network, normal, chosen, norm, quantity, time_limit)
+
+
+def compare(
+    network: Network,
+    methods: Sequence[str] | str = "all",
+    norm: Norm = "l2",
+    *,
+    time_limit: float | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> list[Row]:
+    """Bound the output by several methods; a method that fails gives a row with its reason.
+
+    Args:
+        network: as read.
+        methods: names, or ``all`` for every method that exists.
+        norm: on input and output.
+        time_limit: seconds for each method.
+        progress: called with the name of each method before it runs.
+    """
+    names = [method.name for method in METHODS] if methods == "all" else list(methods)
+    for name in names:
+        find_method(name)
+    rows = []
+    for name in names:
+        if progress is not None:
+            progress(name)
+        start = time.perf_counter()
+        try:
+            found = bound(network, name, norm, time_limit=time_limit)
+            rows.append(Row(name, found, None, found.seconds))
+        except LipcertError as error:
+            rows.append(Row(name, None, str(error), time.perf_counter() - start))
+    return rows
+
+
+def _refusal(method: Method, normal: Network, norm: Norm) -> str | None:
+    if norm not in method.norms:
+        return f"it is for {', '.join(sorted(method.norms))}, not {norm}"
+    return method.refuses(normal, norm)
+
+
+def _derive(
+    network: Network, normal: Network, method: Method, norm: Norm, quantity: Quantity, time_limit: float | None
+) -> Bound:
+    start = time.perf_counter()
+    proposal = method.propose(normal, norm, time_limit)
+    try:
+        require_ieee()
+        derivation = RULES[proposal.rule].derive(normal, norm, proposal.witness)
+    except Refused as refusal:
+        raise InconclusiveError(f"no bound can be derived from what '{method.name}' proposed: {refusal}") from None
+    claim = Claim(norm, quantity, derivation.bound)
+    return Bound(
+        value=derivation.bound,
+        level=Level.VERIFIED,
+        norm=norm,
+        quantity=quantity,
+        method=method.name,
+        seconds=time.perf_counter() - start,
+        certificate=Certificate.of(network, claim, proposal.rule, proposal.witness),
+        subject=normal,
+        steps=derivation.steps,
+        solver=proposal.solver,
+        notes=proposal.notes,
+    )

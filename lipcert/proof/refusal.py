@@ -1,0 +1,7 @@
+"""The one way in which a rule says no."""
+
+from __future__ import annotations
+
+
+class Refused(Exception):
+    """A rule cannot derive its bound from this network and witness; the message says why, in one line."""

@@ -1,0 +1,51 @@
+"""What every rule is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lipcert.network.graph import Network
+from lipcert.proof.certificate import Witness
+from lipcert.proof.claims import Norm
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one node does to the bound.
+
+    Attributes:
+        node: index in the normal form.
+        factor: norm of an affine operator, slope bound of an activation, 1 for sums and concatenations.
+        cumulative: bound from the input up to and including the node.
+    """
+
+    node: int
+    factor: float
+    cumulative: float
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """A bound with the steps that led to it, in node order (empty where a rule does not go step by step)."""
+
+    bound: float
+    steps: tuple[Step, ...] = ()
+
+
+class Rule(ABC):
+    """One theorem with free parameters, the witness; any admissible choice gives a valid bound."""
+
+    id: ClassVar[str]
+    norms: ClassVar[frozenset[Norm]]
+
+    @abstractmethod
+    def derive(self, network: Network, norm: Norm, witness: Witness) -> Derivation:
+        """Derive a Lipschitz bound of a normal form.
+
+        Level of the result: verified.
+
+        Raises:
+            Refused: the witness is not admissible, or the network has a node that the theorem does not cover.
+        """

@@ -1,0 +1,201 @@
+"""The result documents: what every command prints as JSON, and what every face of a report is made from.
+
+Each document names its schema (``lipcert.bound/v1`` ...). Unknown fields are errors, numbers are finite or null.
+`model_json_schema()` of each class is the published schema.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+
+NormName = Literal["l1", "l2", "linf"]
+LevelName = Literal["estimate", "numerical", "verified", "verified-exec"]
+Count = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Seconds = Annotated[float, Field(ge=0.0)]
+
+
+class Document(BaseModel):
+    """Base of all documents and their parts: immutable, strict about unknown fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, serialize_by_alias=True)
+
+
+class ModelInfo(Document):
+    """The network that was looked at."""
+
+    path: str
+    sha256: str | None
+    graph_digest: str
+    weights_digest: str
+    parameters: Count | None
+    hidden_neurons: Count
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    dtype: str
+
+
+class SolverInfo(Document):
+    """What a numerical solver said of its own work; never the source of a bound."""
+
+    name: str
+    status: str
+    gap: FiniteFloat | None
+
+
+class LayerContribution(Document):
+    """How much one node multiplies (or adds to) the bound.
+
+    Attributes:
+        node: name of the node. kind: its operator. factor: norm of an affine operator or slope of an activation.
+        cumulative: the bound from the input up to and including this node.
+    """
+
+    node: str
+    kind: str
+    factor: FiniteFloat
+    cumulative: FiniteFloat
+
+
+class BoundResult(Document):
+    """One upper bound of a Lipschitz constant (schema ``lipcert.bound/v1``).
+
+    Attributes:
+        bound: the upper bound, null where the method refused or failed (then `error` says why).
+        bound_hex: the same number exactly (``float.hex``).
+        lower_bound: best lower bound found for the same constant (level ``estimate``).
+        certificate: path of the certificate file that was written, or null.
+    """
+
+    schema_: Literal["lipcert.bound/v1"] = Field("lipcert.bound/v1", alias="schema")
+    model: ModelInfo
+    norm: NormName
+    method: str
+    bound: FiniteFloat | None
+    bound_hex: str | None
+    level: LevelName | None
+    lower_bound: FiniteFloat | None
+    ratio: FiniteFloat | None
+    seconds: Seconds
+    certificate: str | None
+    solver: SolverInfo | None
+    contributions: tuple[LayerContribution, ...] = ()
+    notes: tuple[str, ...] = ()
+    error: str | None = None
+
+
+class CompareResult(Document):
+    """All methods on one network (schema ``lipcert.compare/v1``); rows keep the order of the methods asked for."""
+
+    schema_: Literal["lipcert.compare/v1"] = Field("lipcert.compare/v1", alias="schema")
+    model: ModelInfo
+    norm: NormName
+    lower_bound: FiniteFloat | None
+    rows: tuple[BoundResult, ...]
+    seconds: Seconds
+
+
+class RequirementResult(Document):
+    """The verdict on one requirement expression such as ``certified_accuracy@0.5 >= 0.6``."""
+
+    text: str
+    actual: FiniteFloat | None
+    passed: bool
+
+
+class StageResult(Document):
+    """What one stage of the cascade did; `decided` counts samples whose verdict it gave at any eps."""
+
+    method: str
+    decided: Count
+    seconds: Seconds
+
+
+class Histogram(Document):
+    """Counts of certified radii between consecutive edges (raw input units)."""
+
+    edges: tuple[FiniteFloat, ...]
+    counts: tuple[Count, ...]
+
+
+class ClassRow(Document):
+    """Accuracy per class; `certified` maps eps (as text) to the fraction of this class that is certified."""
+
+    label: int
+    samples: Count
+    clean_accuracy: Fraction
+    certified: dict[str, Fraction]
+
+
+class Provenance(Document):
+    """What is needed to repeat and to judge a result."""
+
+    lipcert: str
+    python: str
+    numpy: str
+    torch: str | None
+    platform: str
+    command: str | None
+    arithmetic: str
+    started: str
+    data: str
+    data_sha256: str | None
+    settings: dict[str, str | int | float | bool | None]
+
+
+class Report(Document):
+    """A robustness report (schema ``lipcert.report/v1``).
+
+    All accuracies are fractions of *all* samples. Keys of the eps maps are ``format(eps, 'g')``.
+
+    Attributes:
+        certified_accuracy: correctly classified and proved stable in the ball, per eps.
+        empirical_robust_accuracy: correctly classified and not broken by the attack, per eps (an upper estimate).
+        level: the lowest level of any certified sample.
+        mean_certified_radius: mean over all samples of the certified radius, 0 where misclassified.
+        curve: certified accuracy from the radii at a grid of eps: pairs (eps, fraction).
+        records: path of the per-sample file, or null.
+    """
+
+    schema_: Literal["lipcert.report/v1"] = Field("lipcert.report/v1", alias="schema")
+    model: ModelInfo
+    samples: Count
+    norm: NormName
+    eps: tuple[FiniteFloat, ...]
+    clean_accuracy: Fraction
+    clean_count: Count
+    certified_accuracy: dict[str, Fraction]
+    certified_count: dict[str, Count]
+    empirical_robust_accuracy: dict[str, Fraction]
+    attacked_count: dict[str, Count]
+    unknown_count: dict[str, Count]
+    level: LevelName
+    method: str
+    bound: BoundResult
+    mean_certified_radius: FiniteFloat
+    per_method: tuple[StageResult, ...]
+    curve: tuple[tuple[FiniteFloat, Fraction], ...]
+    histogram: Histogram
+    per_class: tuple[ClassRow, ...]
+    seconds: Seconds
+    samples_per_second: FiniteFloat
+    device: str
+    requirements: tuple[RequirementResult, ...]
+    records: str | None
+    provenance: Provenance
+    notes: tuple[str, ...] = ()
+
+
+class CheckResult(Document):
+    """The checker's verdict on a certificate (schema ``lipcert.check/v1``)."""
+
+    schema_: Literal["lipcert.check/v1"] = Field("lipcert.check/v1", alias="schema")
+    valid: bool
+    level: LevelName | None
+    bound: FiniteFloat | None
+    norm: NormName | None
+    rule: str | None
+    reason: str
+    seconds: Seconds
