@@ -1,1 +1,1 @@
-"""TODO-room."""
+"""The command line: thin doors to `lipcert.api`, one small file per command."""

@@ -12,8 +12,9 @@ error of a sum, product, quotient or root is *computed*, not estimated:
 * root s = fl(sqrt a): a - s^2 is exactly representable, so |sqrt a - s| <= |a - s^2| / s.
 
 Source: Muller et al., Handbook of Floating-Point Arithmetic, 2nd ed., ch. 4; Ogita, Rump & Oishi 2005.
-Radii are themselves rounded up. Underflow is covered by adding `TINY`; overflow gives inf or NaN, which
-every consumer refuses.
+Radii are themselves rounded up. Underflow is covered by adding `TINY`. Overflow, division by an enclosure of
+zero and roots of what may be negative give an infinite or NaN centre or radius, in silence: `is_finite` is then
+False, and every consumer refuses. The same holds beyond 2^996, where Veltkamp's splitting overflows.
 """
 
 from __future__ import annotations
@@ -33,13 +34,24 @@ _SPLIT = 2.0**27 + 1  # Veltkamp's constant
 _SAFE = 2.0**-960  # products above this have an exactly representable rounding error
 
 
+_quiet = np.errstate(all="ignore")  # overflow and NaN speak through `is_finite`
+
+
+@_quiet
 def round_up(value: Float, operations: int = 4) -> Float:
-    """Return an upper bound of a non-negative quantity that took at most `operations` roundings."""
+    """Return an upper bound of a non-negative quantity that took at most `operations` roundings.
+
+    Each rounding has relative error u; only the last of them may underflow (error 2^-1075, which the step to
+    the next float covers). Where others may, the caller adds `TINY` first. Zero becomes 2^-1074.
+    """
     return np.nextafter(value * (1.0 + 2.0 * operations * UNIT), np.inf)
 
 
 def gamma(count: int) -> float:
-    """Return an upper bound of gamma_k = k u / (1 - k u): the relative error of k chained roundings."""
+    """Return an upper bound of gamma_k = k u / (1 - k u): the relative error of k chained roundings.
+
+    k u and 1 - k u are exact for k < 2^53, so only the quotient and the last product round.
+    """
     if not 0 <= count < 2**40:
         raise ValueError(f"gamma is for fewer than 2^40 operations, not {count}")
     return float(np.nextafter(count * UNIT / (1.0 - count * UNIT) * (1.0 + 8.0 * UNIT), np.inf)) if count else 0.0
@@ -76,18 +88,26 @@ class Enclosure:
 
     @staticmethod
     def exact(value: npt.ArrayLike) -> Enclosure:
-        """Enclose numbers that float64 holds exactly (any float16/32/64 or integer below 2^53)."""
+        """Enclose numbers that float64 holds exactly (booleans, float16/32/64, integers up to 2^53).
+
+        Raises:
+            ValueError: float64 cannot hold the numbers.
+        """
         raw = np.asarray(value)
-        if raw.dtype.kind in "iu" and raw.size and np.abs(raw.astype(object)).max() > 2**53:
+        if raw.dtype.kind not in "biuf" or raw.dtype.itemsize > 8:
+            raise ValueError(f"numbers of type {raw.dtype} need not be exact in float64")
+        if raw.dtype.kind in "iu" and raw.size and max(int(raw.max()), -int(raw.min())) > 2**53:
             raise ValueError("an integer beyond 2^53 is not exact in float64")
         return Enclosure(np.array(raw, dtype=np.float64))
 
     def __post_init__(self) -> None:
-        if self.rad is not None and not self.rad.any():
-            object.__setattr__(self, "rad", None)
-        for array in (self.mid, self.rad):
-            if array is not None:
-                array.setflags(write=False)
+        object.__setattr__(self, "mid", _frozen(self.mid))  # arrays, where numpy returned scalars
+        if self.rad is None:
+            return
+        rad = _frozen(self.rad)
+        if rad.shape != self.mid.shape or (rad < 0).any():
+            raise ValueError("the radii must be non-negative and of the shape of the centres")
+        object.__setattr__(self, "rad", rad if rad.any() else None)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -113,16 +133,17 @@ class Enclosure:
         """Return an upper bound of the absolute value of each entry."""
         if self.rad is None:
             return np.abs(self.mid)
-        return np.nextafter(np.abs(self.mid) + self.rad, np.inf)
+        with np.errstate(over="ignore"):
+            return np.nextafter(np.abs(self.mid) + self.rad, np.inf)
 
     def map(self, move: Callable[[Float], Any]) -> Enclosure:
         """Apply a function that only moves entries (reshape, transpose, slice, broadcast)."""
-        rad = None if self.rad is None else np.ascontiguousarray(move(self.rad))
-        return Enclosure(np.ascontiguousarray(move(self.mid)), rad)
+        rad = None if self.rad is None else np.asarray(move(self.rad), order="C")
+        return Enclosure(np.asarray(move(self.mid), order="C"), rad)
 
     def reshape(self, *shape: int) -> Enclosure:
         """Return the same entries in another shape."""
-        return self.map(lambda a: a.reshape(*shape))
+        return self.map(lambda a: a.reshape(shape))
 
     def broadcast_to(self, shape: tuple[int, ...]) -> Enclosure:
         """Return the entries repeated to `shape` by numpy's rules."""
@@ -131,14 +152,16 @@ class Enclosure:
     def __neg__(self) -> Enclosure:
         return Enclosure(-self.mid, self.rad)
 
+    @_quiet
     def __add__(self, other: Enclosure) -> Enclosure:
         mid = self.mid + other.mid
-        error = np.abs(_two_sum_error(*np.broadcast_arrays(self.mid, other.mid), mid))
+        error = np.abs(_two_sum_error(self.mid, other.mid, mid))
         return Enclosure(mid, _total(error, self.rad, other.rad))
 
     def __sub__(self, other: Enclosure) -> Enclosure:
         return self + (-other)
 
+    @_quiet
     def __mul__(self, other: Enclosure) -> Enclosure:
         a, b = np.broadcast_arrays(self.mid, other.mid)
         mid = a * b
@@ -154,33 +177,34 @@ class Enclosure:
         """Return 1 / self; entries whose enclosure contains zero become infinite (and are refused later)."""
         return Enclosure(np.ones_like(self.mid)) / self
 
+    @_quiet
     def __truediv__(self, other: Enclosure) -> Enclosure:
         a, b = np.broadcast_arrays(self.mid, other.mid)
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            mid = a / b
-            product = mid * b
-            residual = np.abs((a - product) - _two_product_error(mid, b, product))
-            low = np.nextafter(np.abs(b) - other.radius, 0.0)  # lower bound of |true b|
-            # |a'/b' - q| <= (|a' - a| + |a - q b| + |q| |b - b'|) / |b'|
-            numerator = residual + self.radius + round_up(np.abs(mid) * other.radius)
-            tiny = np.where((a != 0) & (np.abs(mid) < _SAFE), TINY, 0.0)
-            rad = np.where(numerator == 0, 0.0, round_up(numerator / np.where(low > 0, low, 0.0), 8)) + tiny
-            # below _SAFE the residual is no longer exact: give up rather than guess
-            rad = np.where((low > 0) & ((a == 0) | (np.abs(a) >= _SAFE)), rad, np.inf)
-        return Enclosure(mid, rad)
+        mid = a / b
+        product = mid * b
+        # |a'/b' - q| <= (|a' - a| + |a - q b| + |q| |b' - b|) / |b'|
+        numerator = np.abs((a - product) - _two_product_error(mid, b, product)) + self.radius
+        if other.rad is not None:
+            numerator = numerator + round_up(np.abs(mid) * other.rad)
+        low = np.nextafter(np.abs(b) - other.radius, 0.0)  # lower bound of |b'|
+        rad = np.where(numerator == 0, 0.0, round_up(numerator / low, 8))
+        rad = rad + np.where((a != 0) & (np.abs(mid) < _SAFE), TINY, 0.0)
+        # below _SAFE the residual is no longer exact: give up rather than guess
+        trusted = (a == 0) | (np.abs(a) >= _SAFE)
+        return Enclosure(mid, np.where((low > 0) & trusted, rad, np.inf))
 
+    @_quiet
     def sqrt(self) -> Enclosure:
         """Return the square root; entries that may be negative become infinite (and are refused later)."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            mid = np.sqrt(self.mid)
-            square = mid * mid
-            residual = np.abs((self.mid - square) - _two_product_error(mid, mid, square))
-            # |sqrt a' - s| = |a' - s^2| / (sqrt a' + s) <= (|a - s^2| + rad) / s
-            rad = np.where(mid > 0, round_up((residual + self.radius) / mid, 8), np.sqrt(self.radius) * 2)
-            trusted = (self.mid == 0) | (self.mid >= _SAFE)
-            rad = np.where((self.mid - self.radius >= 0) & trusted, rad, np.inf)
-        return Enclosure(mid, rad)
+        mid = np.sqrt(self.mid)
+        square = mid * mid
+        # |sqrt a' - s| = |a' - s^2| / (sqrt a' + s) <= (|a - s^2| + |a' - a|) / s
+        numerator = np.abs((self.mid - square) - _two_product_error(mid, mid, square)) + self.radius
+        rad = np.where(numerator == 0, 0.0, round_up(numerator / mid, 8))
+        trusted = (self.mid == 0) | (self.mid >= _SAFE)
+        return Enclosure(mid, np.where((self.mid - self.radius >= 0) & trusted, rad, np.inf))
 
+    @_quiet
     def __matmul__(self, other: Enclosure) -> Enclosure:
         """Matrix product in any summation order: |fl(AB) - AB| <= gamma_n |A||B|, n the inner length."""
         inner = self.mid.shape[-1]
@@ -190,6 +214,14 @@ class Enclosure:
             if left is not None and right is not None:
                 total = round_up(total + (left @ right) * (1 + 2 * gamma(inner)) + inner * TINY)
         return Enclosure(self.mid @ other.mid, total)
+
+
+def _frozen(array: Float) -> Float:
+    array = np.asarray(array)
+    if array.dtype != np.float64:
+        raise TypeError(f"an enclosure holds float64, not {array.dtype}; see Enclosure.exact")
+    array.setflags(write=False)
+    return array
 
 
 def _total(error: Float, *radii: Float | None) -> Float | None:

@@ -30,7 +30,7 @@ def _evaluate_node(node: Node, inputs: list[Float]) -> Float:
             y = apply_linear(op, first, None if numbers is None else numbers.mid, node.shape)
             return y if constant is None else y + constant.mid
         case Sum():
-            return np.sum([s * v for s, v in zip(op.signs, inputs, strict=True)], axis=0)
+            return np.asarray(np.sum([s * v for s, v in zip(op.signs, inputs, strict=True)], axis=0))
         case Concat():
             return np.concatenate(inputs, axis=op.axis + 1)
         case Elementwise():
@@ -38,13 +38,22 @@ def _evaluate_node(node: Node, inputs: list[Float]) -> Float:
         case Sort():
             return np.sort(first, axis=-1)
         case Extremum():
-            return (np.maximum if op.maximum else np.minimum).reduce(inputs)
+            return np.asarray((np.maximum if op.maximum else np.minimum).reduce(inputs))
         case MaxPool():
-            padded = np.pad(first, [(0, 0), (0, 0), *op.padding], constant_values=-np.inf)
-            view = unfold(padded, op.window, op.stride, ((0, 0),) * len(op.window), op.dilation, node.shape[1:])
-            return view.max(axis=tuple(range(2, 2 + len(op.window))))
+            return _max_pool(op, first)
         case Softmax():
-            shifted = first - first.max(axis=op.axis + 1, keepdims=True)
-            total = np.exp(shifted).sum(axis=op.axis + 1, keepdims=True)
-            return shifted - np.log(total) if op.log else np.exp(shifted) / total
+            return _softmax(op, first)
     raise TypeError(f"no evaluation rule for {op.kind}")
+
+
+def _max_pool(op: MaxPool, x: Float) -> Float:
+    padded = np.pad(x, [(0, 0), (0, 0), *op.padding], constant_values=-np.inf)
+    windows = unfold(padded, op.window, op.stride, ((0, 0),) * len(op.window), op.dilation)
+    return np.asarray(windows.max(axis=tuple(range(2, 2 + len(op.window)))))
+
+
+def _softmax(op: Softmax, x: Float) -> Float:
+    shifted = x - x.max(axis=op.axis + 1, keepdims=True)  # at most 0: no overflow
+    powers: Float = np.exp(shifted)
+    total: Float = powers.sum(axis=op.axis + 1, keepdims=True)
+    return shifted - np.log(total) if op.log else powers / total

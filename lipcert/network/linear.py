@@ -61,12 +61,9 @@ def apply_linear(op: Affine, x: Float, weight: Float | None, out_shape: Shape) -
             assert weight is not None
             return x * weight
         case AvgPool():
-            return (
-                unfold(x, op.window, op.stride, op.padding, (1,) * len(op.window)).sum(
-                    axis=tuple(range(2, 2 + len(op.window)))
-                )
-                / op.counts
-            )
+            windows = unfold(x, op.window, op.stride, op.padding, (1,) * len(op.window))
+            sums: Float = windows.sum(axis=tuple(range(2, 2 + len(op.window))))
+            return sums / op.counts
         case Gather():
             flat = np.concatenate([x.reshape(len(x), -1), np.zeros((len(x), 1))], axis=1)
             return flat[:, op.index]
@@ -101,9 +98,9 @@ def apply_adjoint(op: Affine, y: Float, weight: Float | None, in_shape: Shape) -
             )
             return _fold(spread, op.stride, (1,) * len(op.window), op.padding, in_shape)
         case Gather():
-            flat = np.zeros((len(y), int(np.prod(in_shape)) + 1))
-            np.add.at(flat, (slice(None), op.index.ravel()), y.reshape(len(y), -1))
-            return flat[:, :-1].reshape(len(y), *in_shape)
+            flat = np.zeros((int(np.prod(in_shape, dtype=np.int64)) + 1, len(y)))
+            np.add.at(flat, op.index.ravel(), y.reshape(len(y), -1).T)
+            return flat[:-1].T.reshape(len(y), *in_shape)
         case Reshape():
             return y.reshape(len(y), *in_shape)
     raise TypeError(f"{op.kind} has no linear part")
@@ -113,7 +110,7 @@ def dense_matrix(op: Affine, in_shape: Shape, out_shape: Shape) -> Float:
     """Return the linear part as a matrix (out_size, in_size) of centres.
 
     Entries are exact wherever each is a single coefficient: every operator except circular convolutions whose
-    kernel exceeds the image.
+    kernel exceeds the image (sums), and average pools (1 / count, rounded to nearest).
     """
     size = int(np.prod(in_shape, dtype=np.int64))
     numbers = coefficients(op)
@@ -124,10 +121,10 @@ def dense_matrix(op: Affine, in_shape: Shape, out_shape: Shape) -> Float:
 
 def _pad(x: Float, padding: Pads, circular: bool = False) -> Float:
     """Pad (or crop, where negative) the spatial axes of (N, C, *spatial)."""
-    crop = tuple(slice(max(0, -a), size - max(0, -b)) for (a, b), size in zip(padding, x.shape[2:], strict=True))
-    x = x[(slice(None), slice(None), *crop)]
     widths = [(0, 0), (0, 0), *((max(0, a), max(0, b)) for a, b in padding)]
-    return np.pad(x, widths, mode="wrap" if circular else "constant")
+    x = np.pad(x, widths, mode="wrap" if circular else "constant")
+    crop = tuple(slice(max(0, -a), size - max(0, -b)) for (a, b), size in zip(padding, x.shape[2:], strict=True))
+    return x[:, :, *crop]
 
 
 def unfold(
@@ -139,24 +136,15 @@ def unfold(
     out: Shape | None = None,
     circular: bool = False,
 ) -> Float:
-    """Return all windows of (N, C, *spatial) as a view (N, C, *window, *out_spatial)."""
+    """Return all windows of (N, C, *spatial), or the first `out` of each axis, as a view (N, C, *window, *out)."""
+    rank = len(window)
     padded = _pad(x, padding, circular)
-    if out is None:
-        out = tuple(
-            (size - d * (k - 1) - 1) // s + 1
-            for size, k, s, d in zip(padded.shape[2:], window, stride, dilation, strict=True)
-        )
-    steps = padded.strides[2:]
-    return np.lib.stride_tricks.as_strided(
-        padded,
-        (*padded.shape[:2], *window, *out),
-        (
-            *padded.strides[:2],
-            *(s * d for s, d in zip(steps, dilation, strict=True)),
-            *(s * t for s, t in zip(steps, stride, strict=True)),
-        ),
-        writeable=False,
-    )
+    reach = tuple(d * (k - 1) + 1 for k, d in zip(window, dilation, strict=True))
+    views = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=tuple(range(2, 2 + rank)))
+    ends = (None,) * rank if out is None else tuple(s * (o - 1) + 1 for s, o in zip(stride, out, strict=True))
+    starts = tuple(slice(0, end, s) for end, s in zip(ends, stride, strict=True))
+    views = views[:, :, *starts, *(slice(None, None, d) for d in dilation)]
+    return np.moveaxis(views, range(2 + rank, 2 + 2 * rank), range(2, 2 + rank))
 
 
 def _contract(windows: Float, weight: Float, groups: int) -> Float:
@@ -186,19 +174,20 @@ def _fold(windows: Float, stride: Shape, dilation: Shape, padding: Pads, shape: 
     """Adjoint of `unfold` with zero padding: add windows (N, C, *k, *out) into (N, *shape)."""
     rank = len(stride)
     kernel, out = windows.shape[2 : 2 + rank], windows.shape[2 + rank :]
-    reach = [
-        max(a + size + b, d * (k - 1) + s * (o - 1) + 1)
-        for (a, b), size, k, o, s, d in zip(padding, shape[1:], kernel, out, stride, dilation, strict=True)
-    ]
+    reach = tuple(
+        d * (k - 1) + s * (o - 1) + 1 for k, o, s, d in zip(kernel, out, stride, dilation, strict=True)
+    )
     canvas = np.zeros((*windows.shape[:2], *reach))
+    by_position = np.moveaxis(windows, range(2, 2 + rank), range(rank))
     for position in product(*(range(k) for k in kernel)):
         target = tuple(
             slice(d * p, d * p + s * (o - 1) + 1, s)
             for p, o, s, d in zip(position, out, stride, dilation, strict=True)
         )
-        canvas[(slice(None), slice(None), *target)] += windows[(slice(None), slice(None), *position)]
-    keep = tuple(slice(a, a + size) for (a, _), size in zip(padding, shape[1:], strict=True))
-    return canvas[(slice(None), slice(None), *keep)]
+        canvas[:, :, *target] += by_position[position]
+    # entry i of the result is entry i + before of the canvas, and zero where no window reached
+    back = tuple((-a, a + size - n) for (a, _), size, n in zip(padding, shape[1:], reach, strict=True))
+    return _pad(canvas, back)
 
 
 def _conv_adjoint(op: Conv, y: Float, weight: Float, in_shape: Shape) -> Float:
@@ -208,8 +197,8 @@ def _conv_adjoint(op: Conv, y: Float, weight: Float, in_shape: Shape) -> Float:
     full = tuple(a + size + b for (a, b), size in zip(op.padding, in_shape[1:], strict=True))
     canvas = _fold(windows, op.stride, op.dilation, ((0, 0),) * len(full), (in_shape[0], *full))
     for axis, ((before, _), size) in enumerate(zip(op.padding, in_shape[1:], strict=True), start=2):
-        folded = np.zeros((*canvas.shape[:axis], size, *canvas.shape[axis + 1 :]))
-        home = (np.arange(canvas.shape[axis]) - before) % size
-        np.add.at(folded, (*(slice(None),) * axis, home), canvas)
-        canvas = folded
+        lines = np.moveaxis(canvas, axis, 0)
+        folded = np.zeros((size, *lines.shape[1:]))
+        np.add.at(folded, (np.arange(len(lines)) - before) % size, lines)
+        canvas = np.moveaxis(folded, 0, axis)
     return canvas

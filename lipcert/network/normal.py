@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from lipcert.network.builder import infer_shape, prune
+from lipcert.network.builder import prune
 from lipcert.network.enclosure import TINY, Enclosure, gamma, round_up
 from lipcert.network.graph import Network, Node, Shape
 from lipcert.network.linear import apply_linear
@@ -30,6 +30,7 @@ from lipcert.network.operators import (
     Scale,
     Softmax,
 )
+from lipcert.network.shapes import infer_shape
 
 ZERO = Enclosure(np.zeros(()))
 
@@ -154,7 +155,7 @@ def _moved_scale(first: Node, second: Node) -> Scale:
 
     def move(part: Enclosure, outside: float) -> Enclosure:
         if part.mid.size == 1 and not (isinstance(second.op, Gather) and (second.op.index < 0).any()):
-            return part.reshape(())
+            return part.reshape()
         full = part.broadcast_to(first.shape)
         if isinstance(second.op, Reshape):
             return full.reshape(*second.shape)

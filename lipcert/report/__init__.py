@@ -1,1 +1,1 @@
-"""TODO-room."""
+"""The faces of a result: JSON with published schemas, a page, Markdown and JUnit, all made from `lipcert.results`."""

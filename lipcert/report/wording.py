@@ -1,0 +1,118 @@
+"""What a report says in words: what is proved, what is not claimed, how to check it again."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from lipcert.report import numbers
+from lipcert.results import LevelName, NormName, Report, RequirementResult
+
+NORMS: dict[NormName, str] = {"l1": "ℓ₁", "l2": "ℓ₂", "linf": "ℓ∞"}
+
+LEVELS: dict[LevelName, str] = {
+    "estimate": "This is an estimate: a search found nothing worse, and nothing is proved.",
+    "numerical": (
+        "The bound holds in real arithmetic as far as floating-point errors of its computation, which were not "
+        "counted, do not matter."
+    ),
+    "verified": (
+        "This is proved for the real function that exactly these weights define, with every rounding error of the "
+        "proof counted. Rounding inside the deployed forward pass is not covered."
+    ),
+    "verified-exec": (
+        "This is proved for exactly these weights, with every rounding error of the proof counted and every rounding "
+        "error of the deployed floating-point forward pass too."
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command that checks something again, and what it shows."""
+
+    purpose: str
+    command: str
+
+
+def file_name(path: str) -> str:
+    """Return a path without its folders."""
+    return PurePath(path).name or path
+
+
+def passed(report: Report) -> bool | None:
+    """Whether all requirements are met; None where there are none."""
+    return all(r.passed for r in report.requirements) if report.requirements else None
+
+
+def headline(report: Report) -> str:
+    """Return the verdict in one line."""
+    total = len(report.requirements)
+    met = sum(requirement.passed for requirement in report.requirements)
+    if total == 0:
+        return "No requirement was set"
+    if met == total:
+        return {1: "The requirement is met", 2: "Both requirements are met"}.get(total, f"All {total} requirements are met")
+    if total == 1:
+        return "The requirement is not met"
+    return f"{total - met} of {total} requirements {'is' if total - met == 1 else 'are'} not met"
+
+
+def verdict(requirement: RequirementResult) -> str:
+    """Return ``met`` or ``not met``, with the value found (rounded down)."""
+    word = "met" if requirement.passed else "not met"
+    return f"{word}, actual value {numbers.plain(requirement.actual)}"
+
+
+def claim(report: Report) -> str:
+    """Say in one sentence what is proved for how many samples."""
+    word = "found" if report.level == "estimate" else "proved"
+    shares = [
+        f"{numbers.count(report.certified_count[key])} ({share}) at ε = {key}"
+        for key in map(numbers.eps_key, report.eps)
+        for share in [numbers.percent_down(report.certified_count[key], report.samples)]
+    ]
+    return (
+        f"Of {numbers.count(report.samples)} samples, {_listed(shares)} are classified correctly and {word} to keep "
+        f"the right class for every input whose {NORMS[report.norm]} distance to the sample is at most ε."
+    )
+
+
+def not_claimed(report: Report) -> list[str]:
+    """List what a reader might take the report to say, and it does not."""
+    unsaid = [
+        "Nothing is said about inputs farther than ε from these samples, nor about samples that are not in the file: "
+        "the numbers are exact counts on this data, not guarantees for other data.",
+        f"Nothing is said about changes that the {NORMS[report.norm]} distance does not measure well, such as "
+        "rotation, blur or another camera.",
+    ]
+    if any(report.unknown_count.values()):
+        unsaid.append(
+            "“Unknown” means neither proved nor broken. The true robust accuracy lies between the certified and "
+            "the attacked one."
+        )
+    if report.empirical_robust_accuracy:
+        unsaid.append("The attacked accuracy is what one attack left standing; a better attack may leave less.")
+    if report.level != "verified-exec":
+        unsaid.append("The rounding of the deployed forward pass, and other hardware, are not covered at this level.")
+    return unsaid
+
+
+def recheck(report: Report) -> list[Step]:
+    """Return the commands that check the report's foundations again."""
+    model = shlex.quote(report.model.path)
+    steps = []
+    if report.model.sha256 is not None:
+        steps.append(Step("The file is the one that was certified: compare with the digest above.", f"sha256sum {model}"))
+    certificate = report.bound.certificate
+    if certificate is not None:
+        purpose = "The bound is proved for these weights: a small checker derives it again, without any solver."
+        steps.append(Step(purpose, f"lipcert check {shlex.quote(certificate)} {model}"))
+    if report.provenance.command is not None:
+        steps.append(Step("Everything again, from the start.", report.provenance.command))
+    return steps
+
+
+def _listed(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
