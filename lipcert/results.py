@@ -69,7 +69,7 @@ class BoundResult(Document):
         certificate: path of the certificate file that was written, or null.
     """
 
-    schema_: Literal["lipcert.bound/v1"] = Field("lipcert.bound/v1", alias="schema")
+    schema_: Literal["lipcert.bound/v1"] = Field(default="lipcert.bound/v1", alias="schema")
     model: ModelInfo
     norm: NormName
     method: str
@@ -89,7 +89,7 @@ class BoundResult(Document):
 class CompareResult(Document):
     """All methods on one network (schema ``lipcert.compare/v1``); rows keep the order of the methods asked for."""
 
-    schema_: Literal["lipcert.compare/v1"] = Field("lipcert.compare/v1", alias="schema")
+    schema_: Literal["lipcert.compare/v1"] = Field(default="lipcert.compare/v1", alias="schema")
     model: ModelInfo
     norm: NormName
     lower_bound: FiniteFloat | None
@@ -159,7 +159,7 @@ class Report(Document):
         records: path of the per-sample file, or null.
     """
 
-    schema_: Literal["lipcert.report/v1"] = Field("lipcert.report/v1", alias="schema")
+    schema_: Literal["lipcert.report/v1"] = Field(default="lipcert.report/v1", alias="schema")
     model: ModelInfo
     samples: Count
     norm: NormName
@@ -191,7 +191,7 @@ class Report(Document):
 class CheckResult(Document):
     """The checker's verdict on a certificate (schema ``lipcert.check/v1``)."""
 
-    schema_: Literal["lipcert.check/v1"] = Field("lipcert.check/v1", alias="schema")
+    schema_: Literal["lipcert.check/v1"] = Field(default="lipcert.check/v1", alias="schema")
     valid: bool
     level: LevelName | None
     bound: FiniteFloat | None
@@ -233,7 +233,7 @@ class InspectResult(Document):
         model: null where the model has unsupported parts; then `unsupported` lists all of them.
     """
 
-    schema_: Literal["lipcert.inspect/v1"] = Field("lipcert.inspect/v1", alias="schema")
+    schema_: Literal["lipcert.inspect/v1"] = Field(default="lipcert.inspect/v1", alias="schema")
     path: str
     model: ModelInfo | None
     nodes: tuple[NodeInfo, ...]
@@ -254,6 +254,6 @@ class Finding(Document):
 class DoctorResult(Document):
     """What this installation can do (schema ``lipcert.doctor/v1``); `healthy` where nothing is broken."""
 
-    schema_: Literal["lipcert.doctor/v1"] = Field("lipcert.doctor/v1", alias="schema")
+    schema_: Literal["lipcert.doctor/v1"] = Field(default="lipcert.doctor/v1", alias="schema")
     healthy: bool
     findings: tuple[Finding, ...]

@@ -1,7 +1,7 @@
 """The elementwise activations in torch: one entry for each row of `network.activations.TABLE`.
 
-Each computes the same real function, is differentiable by autograd, and gives no NaN at finite inputs. The rounding
-error of each entry is modelled in `robustness.rounding_model`; change both together.
+Each computes the same real function, is differentiable by autograd, and gives no NaN at finite inputs. The
+rounding error of each entry is modelled in `robustness.rounding_model`; change both together.
 """
 
 from __future__ import annotations

@@ -121,6 +121,9 @@ def _explain(error: Exception) -> tuple[str, int]:
 def _complaint(error: Any) -> str:
     """Return the parser's message in our words, with the settings file where the value came from there."""
     text = str(error.format_message()).replace("Value error, ", "").rstrip(".")
+    close = getattr(error, "possibilities", None)
+    if close:
+        text = f"{error.message.rstrip('.')}. Did you mean {', '.join(sorted(close))}?"
     text = text[:1].lower() + text[1:]
     context, parameter = getattr(error, "ctx", None), getattr(error, "param", None)
     if context is not None and parameter is not None and context.obj is not None:
@@ -128,4 +131,4 @@ def _complaint(error: Any) -> str:
         if source is not None and source.name == "DEFAULT_MAP":
             text += f" (set in '{context.obj.path}')"
     help_of = context.command_path if context is not None else "lipcert"
-    return f"{text}; see `{help_of} --help`"
+    return f"{text} (see `{help_of} --help`)"

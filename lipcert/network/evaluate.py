@@ -16,10 +16,15 @@ def evaluate(network: Network, x: Float) -> Float:
 
     x: (N, *input_shape). Returns (N, *output_shape). Level of the values: none, they carry rounding errors.
     """
+    return evaluate_nodes(network, x)[-1]
+
+
+def evaluate_nodes(network: Network, x: Float) -> list[Float]:
+    """Evaluate a batch as `evaluate` does and return the values of all nodes, (N, *node.shape) each."""
     values: list[Float] = [np.asarray(x, dtype=np.float64)]
     for node in network.nodes[1:]:
         values.append(_evaluate_node(node, [values[i] for i in node.inputs]))
-    return values[-1]
+    return values
 
 
 def _evaluate_node(node: Node, inputs: list[Float]) -> Float:

@@ -208,7 +208,10 @@ def conv(call: Call) -> Value:
     stride, dilation = spatial(call, "strides", len(kernel)), spatial(call, "dilations", len(kernel))
     size = call.builder.nodes[node].shape[1:]
     padding = window_padding(call, size, (kernel, stride, dilation))
-    op = Conv(weight, _channel_bias(call, len(kernel)), stride, padding, dilation, call.integer("group", 1))
+    groups = call.integer("group", 1)
+    if weight.shape[0] % groups:
+        raise ValueError(f"{weight.shape[0]} output channels do not make {groups} groups")
+    op = Conv(weight, _channel_bias(call, len(kernel)), stride, padding, dilation, groups)
     return Tensor(call.builder.add(op, node, name=call.name), True)
 
 
@@ -223,6 +226,8 @@ def window_padding(call: Call, size: Shape, window: tuple[Shape, Shape, Shape]) 
     mode = call.text("auto_pad", "NOTSET")
     if mode == "NOTSET":
         pads = [int(p) for p in call.attributes.get("pads", (0,) * 2 * len(kernel))]
+        if min(pads) < 0:
+            raise Refusal(f"has negative padding {pads}; write it as a slice")
         return tuple(zip(pads[: len(kernel)], pads[len(kernel) :], strict=True))
     if mode == "VALID":
         return ((0, 0),) * len(kernel)
@@ -253,7 +258,7 @@ def conv_transpose(call: Call) -> Value:
     size = call.builder.nodes[node].shape[1:]
     mode = call.text("auto_pad", "NOTSET")
     wanted = call.attributes.get("output_shape")
-    if wanted is None and mode in ("NOTSET", "VALID"):
+    if not wanted and mode in ("NOTSET", "VALID"):
         padding = window_padding(call, size, (kernel, stride, dilation))
     else:
         target = wanted or [n * s for n, s in zip(size, stride, strict=True)]

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 
 from lipcert.proof.rules.absolute import Absolute
 from lipcert.proof.rules.base import Derivation, Rule, Step
+from lipcert.proof.rules.multipliers import Multipliers
 from lipcert.proof.rules.product import Product
 
-RULES: Mapping[str, Rule] = {rule.id: rule for rule in (Product(), Absolute())}
+RULES: Mapping[str, Rule] = {rule.id: rule for rule in (Product(), Absolute(), Multipliers())}
 
 __all__ = ["RULES", "Derivation", "Rule", "Step"]

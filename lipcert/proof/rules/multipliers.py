@@ -24,6 +24,7 @@ network one per residual block. Cost: sum over groups of n_g^3.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -117,15 +118,35 @@ def _add(blocks: Blocks, i: int, j: int, term: Enclosure) -> None:
     blocks[i, j] = blocks[i, j] + term if (i, j) in blocks else term
 
 
+@dataclass(frozen=True)
+class Grouping:
+    """Where each block stands once blocks of equal distance from the input form one group.
+
+    Attributes:
+        levels: group of each block. start: its first row within the group. widths: sizes of the groups.
+    """
+
+    levels: tuple[int, ...]
+    start: tuple[int, ...]
+    widths: tuple[int, ...]
+
+
+def grouping(blocks: Blocks, sizes: tuple[int, ...]) -> Grouping:
+    """Group the blocks by their distance from the input in the graph of non-zero blocks: Z is block tridiagonal."""
+    levels = _levels(len(sizes), blocks)
+    widths = [0] * (max(levels) + 1)
+    start = []
+    for size, level in zip(sizes, levels, strict=True):
+        start.append(widths[level])
+        widths[level] += size
+    return Grouping(tuple(levels), tuple(start), tuple(widths))
+
+
 def group(blocks: Blocks, lifted: Lifted) -> tuple[list[Float], list[Float], list[Float]]:
     """Return Z as block tridiagonal: diagonal groups, groups below the diagonal, row sums of all radii per group."""
-    levels = _levels(len(lifted.sizes), blocks)
-    sizes = np.array(lifted.sizes)
-    members = [[k for k, level in enumerate(levels) if level == g] for g in range(max(levels) + 1)]
-    start = np.zeros(len(sizes), dtype=np.int64)
-    for group_members in members:
-        start[group_members] = np.cumsum([0, *sizes[group_members]])[:-1]
-    widths = [int(sizes[group_members].sum()) for group_members in members]
+    sizes = lifted.sizes
+    where = grouping(blocks, sizes)
+    levels, start, widths = where.levels, where.start, where.widths
     diagonal = [np.zeros((n, n)) for n in widths]
     below = [np.zeros((m, n)) for n, m in zip(widths[:-1], widths[1:], strict=True)]
     radii = [np.zeros(n) for n in widths]
@@ -142,8 +163,18 @@ def group(blocks: Blocks, lifted: Lifted) -> tuple[list[Float], list[Float], lis
         radii[levels[i]][rows] += rad.sum(axis=1)
         if i != j:
             radii[levels[j]][columns] += rad.sum(axis=0)
-    count = int(sizes.sum()) + len(blocks)
+    count = sum(sizes) + len(blocks)
     return diagonal, below, [inflate(row, count) if row.any() else row for row in radii]
+
+
+def output_groups(blocks: Blocks, lifted: Lifted) -> list[Float]:
+    """Return the centres of C's columns, group by group as in `group`."""
+    where = grouping(blocks, lifted.sizes)
+    rows = next(iter(lifted.output.values())).shape[0]
+    columns = [np.zeros((rows, width)) for width in where.widths]
+    for j, matrix in lifted.output.items():
+        columns[where.levels[j]][:, where.start[j] : where.start[j] + lifted.sizes[j]] = matrix.mid
+    return columns
 
 
 def _symmetric(block: Enclosure) -> tuple[Float, Float]:

@@ -1,0 +1,113 @@
+"""The operators of ONNX that can be read: one table for data, one (`FOLDS`) for constants.
+
+A new operator is one function and one line here. Whatever stands in neither table is reported with a reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from lipcert.network.readers import onnx_activations as activations
+from lipcert.network.readers import onnx_affine as affine
+from lipcert.network.readers import onnx_constants as constants
+from lipcert.network.readers import onnx_pooling as pooling
+from lipcert.network.readers.common import NORMALISATION_REASON, PRODUCT_REASON
+from lipcert.network.readers.onnx_call import Call, Handler
+from lipcert.network.readers.onnx_moves import MOVES, move
+from lipcert.network.readers.onnx_values import Refusal, Tensor, Unknown, Value
+
+
+def _cast(call: Call) -> Value:
+    """A cast between float types is the identity on real numbers; its rounding is the runtime's."""
+    kind = constants.float_kind(call)
+    if kind not in constants.FLOAT_KINDS:
+        raise Refusal(f"casts data to {kind}, which jumps")
+    call.graph.kinds.add(kind)
+    return constants.identity(call)
+
+
+def _dropout(call: Call) -> list[Value]:
+    """Dropout does nothing at inference; the mask is not supported."""
+    training = call.has(2) and bool(call.whole(2).pure().any())
+    if training or (call.graph.opset < 7 and not call.integer("is_test", 0)):
+        raise Refusal("drops entries at random (training mode); export the model in evaluation mode")
+    return [constants.identity(call), Unknown()]
+
+
+OPERATORS: Mapping[str, Handler] = MappingProxyType(
+    {
+        **{name: move for name in MOVES},
+        **{name: activations.activation for name in activations.ACTIVATIONS},
+        "Add": affine.add,
+        "AveragePool": pooling.average_pool,
+        "BatchNormalization": affine.batch_norm,
+        "Cast": _cast,
+        "CastLike": _cast,
+        "Clip": activations.clip,
+        "Concat": activations.concat,
+        "Conv": affine.conv,
+        "ConvTranspose": affine.conv_transpose,
+        "Div": affine.divide,
+        "Dropout": _dropout,
+        "Gelu": activations.gelu,
+        "Gemm": affine.gemm,
+        "GlobalAveragePool": pooling.global_pool("mean"),
+        "GlobalMaxPool": pooling.global_pool("max"),
+        "Identity": constants.identity,
+        "LogSoftmax": activations.softmax,
+        "MatMul": affine.matmul,
+        "Max": activations.maximum,
+        "MaxPool": pooling.max_pool,
+        "Mean": affine.mean,
+        "Min": activations.minimum,
+        "Mul": affine.multiply,
+        "Neg": affine.negate,
+        "PRelu": activations.prelu,
+        "Pad": pooling.pad,
+        "Pow": activations.power,
+        "ReduceMax": pooling.reduction("max"),
+        "ReduceMean": pooling.reduction("mean"),
+        "ReduceMin": pooling.reduction("min"),
+        "ReduceSum": pooling.reduction("sum"),
+        "Selu": activations.selu,
+        "Shape": constants.shape,
+        "Shrink": activations.shrink,
+        "Size": constants.size,
+        "Softmax": activations.softmax,
+        "Sub": affine.subtract,
+        "Sum": affine.add,
+        "Swish": activations.swish,
+        "TopK": activations.sort,
+    }
+)
+
+_CONTROL = "is control flow; export the model with the branch or loop unrolled"
+_STEEP = "has a slope that is not bounded on data"
+_JUMPS = "jumps, so no slope bounds it"
+_QUANTISED = "is part of a quantised model, whose steps jump; export the float model"
+_REASONS: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(("If", "Loop", "Scan", "SequenceMap"), _CONTROL),
+        **dict.fromkeys(("Exp", "Log", "Sqrt", "Reciprocal", "Tan", "Sinh", "Cosh", "Det", "Inverse"), _STEEP),
+        **dict.fromkeys(("ReduceProd", "ReduceSumSquare", "CumProd"), _STEEP),
+        **dict.fromkeys(("Sign", "Floor", "Ceil", "Round", "ThresholdedRelu", "Hardmax", "Binarizer"), _JUMPS),
+        **dict.fromkeys(("ArgMax", "ArgMin", "Where", "Equal", "Greater", "Less", "Mod", "OneHot"), _JUMPS),
+        **dict.fromkeys(("QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul"), _QUANTISED),
+        **dict.fromkeys(("DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"), _QUANTISED),
+        **dict.fromkeys(("LayerNormalization", "GroupNormalization", "InstanceNormalization"), NORMALISATION_REASON),
+        **dict.fromkeys(("RMSNormalization", "MeanVarianceNormalization", "LRN"), NORMALISATION_REASON),
+        **dict.fromkeys(("LpNormalization",), NORMALISATION_REASON),
+        **dict.fromkeys(("Attention", "Einsum"), PRODUCT_REASON),
+    }
+)
+
+
+def reason(operator: str, on_constants: bool) -> str:
+    """Return why an operator cannot be read, and what to do where something can be done."""
+    if on_constants and operator not in FOLDS and operator in (OPERATORS.keys() | _REASONS.keys() - {"If", "Loop"}):
+        return "is applied to constants and is not folded; fold constants when exporting the model"
+    return _REASONS.get(operator, "there is no rule for this operator")
+
+
+FOLDS = constants.FOLDS

@@ -1,0 +1,295 @@
+r"""Activations that exporters write as several nodes: SiLU, GELU, Mish, hard-swish, softsign, MaxMin.
+
+A product of two branches p and g is looked at where it is multiplied: if g is an activation of p, the product may
+be a known function of p alone. The constants of the file are kept, whatever they are: for any c != 0
+
+    x * sigmoid(c x)               = silu(c x) / c
+    x * (1 + tanh(c x))            = silu(2 c x) / c                 since 1 + tanh z = 2 sigmoid(2 z)
+    x * (1 + erf(c x))             = 2 gelu(s x) / s,                s = c sqrt 2
+    x * tanh(softplus(c x))        = mish(c x) / c
+    x * clip(c x + H/2, 0, H)      = H hardswish(s x) / s,           s = 6 c / H
+    x / (h + f |c x|)              = softsign(s x) / (h s),          s = f |c| / h
+
+so that 0.70710677 in place of 1 / sqrt 2 is a `Scale` (an enclosure, for s) and not an approximation. Only the
+GELU by tanh, x (1 + tanh(a (x + b x^3))), has two constants of which one is left: see `GELU_TANH_CUBIC`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from lipcert.network.builder import Builder
+from lipcert.network.enclosure import Enclosure
+from lipcert.network.operators import Concat, Elementwise, Extremum, Gather, Ints, Reshape, Scale, Sum
+from lipcert.network.readers import common
+from lipcert.network.readers.onnx_call import Call
+from lipcert.network.readers.onnx_values import Refused, Tensor
+
+ONE, TWO, ZERO = (Enclosure.exact(float(v)) for v in (1, 2, 0))
+PI = Enclosure(np.array(math.pi), np.array(2.0**-52))
+
+# The cubic coefficient of `gelu_tanh`, and how far that of a file may be from it: exporters store it (and
+# sqrt(2/pi), which a Scale absorbs) in float32. The slope interval of `gelu_tanh` covers this whole range.
+GELU_TANH_CUBIC = 0.044715
+GELU_TANH_SPREAD = 2.0**-20
+
+
+@dataclass(frozen=True)
+class Known:
+    """outer * row(inner * x), with row a key of the activation table."""
+
+    row: str
+    inner: Enclosure
+    outer: Enclosure
+
+
+def product(call: Call, left: Tensor, right: Tensor) -> Tensor:
+    """Append the product of two branches: a known activation, or a stand-in that is reported if it is needed."""
+    graph = call.graph
+    nodes, batched = graph.aligned([left, right], call.name)
+    factors = _factors(call.builder, nodes)
+    if factors is not None:
+        total, leaves = factors
+        for x, gate in (leaves, leaves[::-1]):
+            found = _gated(call.builder, x, gate)
+            if found is not None:
+                return graph.tensor(_emit(call, x, found, total), batched)
+    op = Refused(call.item(common.PRODUCT_REASON), product=True)
+    return graph.refuse(op, tuple(nodes), call.builder.nodes[nodes[0]].shape, batched)
+
+
+def quotient(call: Call, left: Tensor, right: Tensor) -> Tensor:
+    """Append the quotient of two branches: softsign, or a stand-in that is reported if it is needed."""
+    graph, builder = call.graph, call.builder
+    nodes, batched = graph.aligned([left, right], call.name)
+    factors = _factors(builder, nodes[:1])
+    outer = _scalar_scale(builder, nodes[1])
+    if factors is not None and outer is not None and len(factors[1]) == 1:
+        total, (x,) = factors
+        slope, offset, inside = outer
+        op = builder.nodes[inside].op
+        line = _line(builder, builder.nodes[inside].inputs[0], x) if _is(op, "abs") else None
+        if line is not None and _equal(line[1], ZERO) and (offset.mid > 0) and (slope.mid > 0):
+            size = line[0] if line[0].mid >= 0 else -line[0]
+            inner = slope * size / offset
+            known = Known("softsign", inner, (offset * inner).reciprocal())
+            return graph.tensor(_emit(call, x, known, total), batched)
+    why = "divides by a value that depends on the input, so its slope is not bounded"
+    return graph.refuse(Refused(call.item(why)), tuple(nodes), builder.nodes[nodes[0]].shape, batched)
+
+
+def _emit(call: Call, x: int, known: Known, total: Enclosure) -> int:
+    builder = call.builder
+    if not _equal(known.inner, ONE):
+        x = builder.add(Scale(known.inner, ZERO), x, name=f"{call.name}.in")
+    y = builder.add(Elementwise(known.row), x, name=call.name)
+    outer = known.outer * total
+    return y if _equal(outer, ONE) else builder.add(Scale(outer, ZERO), y, name=f"{call.name}.out")
+
+
+# --- gates --------------------------------------------------------------------------------------------------
+
+
+def _gated(builder: Builder, x: int, gate: int) -> Known | None:
+    """Return what x * gate is as a function of x, or None where no identity applies."""
+    scale = _scalar_scale(builder, gate)
+    slope, offset, inside = scale if scale is not None else (ONE, ZERO, gate)
+    node = builder.nodes[inside]
+    if not isinstance(node.op, Elementwise) or any(p.size != 1 for p in node.op.params):
+        return None
+    above = node.inputs[0]
+    line = _line(builder, above, x)
+    if line is None:
+        return _curved(builder, x, node.op, above, (slope, offset))
+    c, d = line
+    if _is(node.op, "clip", "hardsigmoid") and _equal(offset, ZERO):
+        return _hardswish(node.op, c, d, slope)
+    if not _equal(d, ZERO) or c.mid == 0:
+        return None
+    if node.op.name == "sigmoid" and _equal(offset, ZERO):
+        return Known("silu", c, slope / c)
+    if node.op.name == "tanh" and _equal(slope, offset):
+        return Known("silu", TWO * c, slope / c)
+    if node.op.name == "erf" and _equal(slope, offset):
+        s = c * TWO.sqrt()
+        return Known("gelu", s, TWO * slope / s)
+    return None
+
+
+def _hardswish(op: Elementwise, c: Enclosure, d: Enclosure, slope: Enclosure) -> Known | None:
+    first, second = (Enclosure.exact(float(p.reshape(()))) for p in op.params)
+    if op.name == "hardsigmoid":  # clip(first * z + second, 0, 1)
+        c, d, low, high = first * c, first * d + second, ZERO, ONE
+    else:
+        low, high = first, second
+    if not _equal(low, ZERO) or not _equal(TWO * d, high) or not 0 < high.mid < np.inf or c.mid == 0:
+        return None
+    inner = Enclosure.exact(6.0) * c / high
+    return Known("hardswish", inner, slope * high / inner)
+
+
+def _curved(
+    builder: Builder, x: int, op: Elementwise, above: int, outside: tuple[Enclosure, Enclosure]
+) -> Known | None:
+    """Gates tanh(...) of something that is not linear in x: Mish, and the GELU by tanh."""
+    slope, offset = outside
+    if op.name != "tanh":
+        return None
+    inner = builder.nodes[above].op
+    if _is(inner, "softplus") and isinstance(inner, Elementwise) and float(inner.params[0].reshape(-1)[0]) == 1.0:
+        line = _line(builder, builder.nodes[above].inputs[0], x)
+        if line is None or not _equal(line[1], ZERO) or line[0].mid == 0 or not _equal(offset, ZERO):
+            return None
+        return Known("mish", line[0], slope / line[0])
+    cubic = _polynomial(builder, above, x, 12)
+    if cubic is None or set(cubic) != {1, 3} or not _equal(slope, offset) or cubic[1].mid == 0:
+        return None
+    root = (TWO / PI).sqrt()
+    s = cubic[1] / root  # tanh(root (u + b u^3)) with u = s x
+    b = cubic[3] / (s * s * s * root)
+    low, high = (GELU_TANH_CUBIC * (1.0 + sign * GELU_TANH_SPREAD) for sign in (-1.0, 1.0))
+    if not (low <= np.nextafter(b.mid - b.radius, -np.inf) and np.nextafter(b.mid + b.radius, np.inf) <= high):
+        return None
+    return Known("gelu_tanh", s, TWO * slope / s)
+
+
+# --- walking back through the nodes that were built ---------------------------------------------------------
+
+
+def _is(op: object, *names: str) -> bool:
+    return isinstance(op, Elementwise) and op.name in names
+
+
+def _equal(a: Enclosure, b: Enclosure) -> bool:
+    return a.is_exact and b.is_exact and bool(a.mid.reshape(-1)[0] == b.mid.reshape(-1)[0])
+
+
+def _scalar_scale(builder: Builder, node: int) -> tuple[Enclosure, Enclosure, int] | None:
+    """Return (factor, shift, input) of a Scale whose constants are single numbers."""
+    op = builder.nodes[node].op
+    if not isinstance(op, Scale) or op.factor.mid.size != 1 or op.shift.mid.size != 1:
+        return None
+    return op.factor.reshape(), op.shift.reshape(), builder.nodes[node].inputs[0]
+
+
+def _factors(builder: Builder, nodes: list[int]) -> tuple[Enclosure, list[int]] | None:
+    """Write a product as a number times at most two nodes; None where more are left."""
+    total, leaves, waiting = ONE, [], list(nodes)
+    while waiting:
+        node = waiting.pop()
+        op, scale = builder.nodes[node].op, _scalar_scale(builder, node)
+        if scale is not None and _equal(scale[1], ZERO):
+            total = total * scale[0]
+            waiting.append(scale[2])
+        elif isinstance(op, Refused) and op.product:
+            waiting.extend(builder.nodes[node].inputs)
+        else:
+            leaves.append(node)
+        if len(waiting) + len(leaves) > 2:
+            return None
+    return total, leaves
+
+
+def _line(builder: Builder, node: int, x: int) -> tuple[Enclosure, Enclosure] | None:
+    """Return (c, d) with node = c x + d, or None."""
+    c, d = ONE, ZERO
+    while node != x:
+        scale = _scalar_scale(builder, node)
+        if scale is None:
+            return None
+        c, d, node = c * scale[0], c * scale[1] + d, scale[2]
+    return c, d
+
+
+Polynomial = dict[int, Enclosure]  # degree -> coefficient
+
+
+def _polynomial(builder: Builder, node: int, x: int, depth: int) -> Polynomial | None:
+    """Return a node as a polynomial in x of degree at most 3, or None."""
+    if node == x:
+        return {1: ONE}
+    op, inputs = builder.nodes[node].op, builder.nodes[node].inputs
+    scale = _scalar_scale(builder, node)
+    if depth == 0 or not (scale is not None or isinstance(op, (Sum, Refused))):
+        return None
+    parts = [_polynomial(builder, i, x, depth - 1) for i in inputs]
+    known = [p for p in parts if p is not None]
+    if len(known) < len(parts):
+        return None
+    if scale is not None:
+        return _combine([(scale[0], known[0]), (scale[1], {0: ONE})])
+    if isinstance(op, Sum):
+        return _combine([(ONE if sign > 0 else -ONE, p) for sign, p in zip(op.signs, known, strict=True)])
+    assert isinstance(op, Refused)
+    if op.power:
+        known = known * op.power
+    elif not op.product:
+        return None
+    found: Polynomial = {0: ONE}
+    for factor in known:
+        found = _combine([(c, {i + j: e for j, e in factor.items()}) for i, c in found.items()])
+        if max(found) > 3:
+            return None
+    return found
+
+
+def _combine(terms: list[tuple[Enclosure, Polynomial]]) -> Polynomial:
+    """Return the sum of number * polynomial, without the coefficients that are exactly zero."""
+    found: Polynomial = {}
+    for number, part in terms:
+        for degree, coefficient in part.items():
+            found[degree] = found.get(degree, ZERO) + number * coefficient
+    return {degree: c for degree, c in found.items() if not _equal(c, ZERO)} or {0: ZERO}
+
+
+# --- MaxMin -------------------------------------------------------------------------------------------------
+
+
+def max_min(call: Call, nodes: list[int], axis: int) -> int | None:
+    """Append MaxMin for Concat(max(a, b), min(a, b)) in either order along `axis`; None where it is something else."""
+    builder = call.builder
+    if len(nodes) != 2:
+        return None
+    first, second = (_through_reshapes(builder, node) for node in nodes)
+    ops = [builder.nodes[i].op for i in (first, second)]
+    if not (isinstance(ops[0], Extremum) and isinstance(ops[1], Extremum)):
+        return None
+    pair = builder.nodes[first].inputs
+    if ops[0].maximum == ops[1].maximum or sorted(pair) != sorted(builder.nodes[second].inputs) or len(pair) != 2:
+        return None
+    source, groups = _pairs(call, *pair)
+    shape = builder.nodes[nodes[0]].shape
+    ranks = 2 * np.arange(len(groups)).reshape(shape)
+    back = np.concatenate([ranks + int(op.maximum) for op in ops if isinstance(op, Extremum)], axis=axis)
+    return common.sort_groups(builder, source, groups, back, call.name)
+
+
+def _through_reshapes(builder: Builder, node: int) -> int:
+    while isinstance(builder.nodes[node].op, Reshape):
+        node = builder.nodes[node].inputs[0]
+    return node
+
+
+def _pairs(call: Call, a: int, b: int) -> tuple[int, Ints]:
+    """Return a node and, for each entry of a and b, the two positions in it that hold them."""
+    builder = call.builder
+    (source, left), (other, right) = (_origin(builder, node) for node in (a, b))
+    if source != other or min(left.min(), right.min()) < 0:
+        count = builder.nodes[a].size
+        parts = [common.reshape(builder, node, (count,), f"{call.name}.flat") for node in (a, b)]
+        source = builder.add(Concat(0), *parts, name=f"{call.name}.pairs")
+        left, right = np.arange(count), np.arange(count, 2 * count)
+    return source, np.stack([left.ravel(), right.ravel()], axis=1)
+
+
+def _origin(builder: Builder, node: int) -> tuple[int, Ints]:
+    """Return the node behind all index maps, and the flat position in it of each entry; -1 for a constant 0."""
+    index: Ints = np.arange(builder.nodes[node].size)
+    while isinstance(op := builder.nodes[node].op, (Gather, Reshape)):
+        if isinstance(op, Gather):
+            index = np.append(op.index.ravel(), -1)[index]
+        node = builder.nodes[node].inputs[0]
+    return node, index
