@@ -6,14 +6,15 @@ enclosures; affine ones as dot products, whose rounding error `robustness.roundi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lipcert.bounds.torch_activations import FUNCTIONS
+from lipcert.bounds.torch_activations import FUNCTIONS, Function
 from lipcert.bounds.torch_moves import move_kernel
 from lipcert.network.enclosure import Enclosure, Float
 from lipcert.network.graph import Node, Shape
@@ -54,48 +55,56 @@ def missing_kernel(node: Node) -> str | None:
             return None
 
 
-def node_kernel(node: Node, sources: Sequence[Shape], place: Place, device: torch.device) -> Kernel:
-    """Return the function of batched tensors that computes a node.
+@dataclass(frozen=True)
+class Compiler:
+    """Makes the kernels of a network.
 
-    Args:
-        node: the node.
-        sources: per-sample shapes of its inputs.
+    Attributes:
         place: brings numbers to the device, in the dtype of the computation.
         device: where index maps go.
+        functions: the elementwise activations by name.
     """
-    op = node.op
-    match op:
-        case Dense():
-            return _dense(op, place)
-        case Conv():
-            return _conv(op, place)
-        case ConvTranspose():
-            return _conv_transposed(op, node.shape, place)
-        case AvgPool():
-            return _avg_pool(op, sources[0], place)
-        case Scale():
-            return _scale(op, place)
-        case Gather():
-            return move_kernel(op.index, sources[0], device)
-        case Reshape():
-            return lambda x: x.reshape(len(x), *node.shape)
-        case Sum():
-            return lambda *xs: _signed_sum(op.signs, xs)
-        case Concat():
-            return lambda *xs: torch.cat(xs, dim=op.axis + 1)
-        case Elementwise():
-            parameters = [place(np.asarray(p, dtype=np.float64)) for p in op.params]
-            return lambda x: FUNCTIONS[op.name](x, *parameters)
-        case Sort():
-            return _sort_pairs if node.shape[-1] == 2 else lambda x: torch.sort(x, dim=-1).values
-        case Extremum():
-            return lambda *xs: _extremum(op.maximum, xs)
-        case MaxPool():
-            return _max_pool(op)
-        case Softmax():
-            soft = torch.log_softmax if op.log else torch.softmax
-            return lambda x: soft(x, dim=op.axis + 1)
-    raise TypeError(f"no torch kernel for {op.kind}")
+
+    place: Place
+    device: torch.device
+    functions: Mapping[str, Function]
+
+    def kernel(self, node: Node, sources: Sequence[Shape]) -> Kernel:
+        """Return the function of batched tensors that computes a node whose inputs have these shapes."""
+        op, place = node.op, self.place
+        match op:
+            case Dense():
+                return _dense(op, place)
+            case Conv():
+                return _conv(op, place)
+            case ConvTranspose():
+                return _conv_transposed(op, node.shape, place)
+            case AvgPool():
+                return _avg_pool(op, sources[0], place)
+            case Scale():
+                return _scale(op, place)
+            case Gather():
+                return move_kernel(op.index, sources[0], self.device)
+            case Reshape():
+                return lambda x: x.reshape(len(x), *node.shape)
+            case Sum():
+                return lambda *xs: _signed_sum(op.signs, xs)
+            case Concat():
+                return lambda *xs: torch.cat(xs, dim=op.axis + 1)
+            case Elementwise():
+                parameters = [place(np.asarray(p, dtype=np.float64)) for p in op.params]
+                function = self.functions[op.name]
+                return lambda x: function(x, *parameters)
+            case Sort():
+                return _sort_pairs if node.shape[-1] == 2 else lambda x: torch.sort(x, dim=-1).values
+            case Extremum():
+                return lambda *xs: _extremum(op.maximum, xs)
+            case MaxPool():
+                return _max_pool(op)
+            case Softmax():
+                soft = torch.log_softmax if op.log else torch.softmax
+                return lambda x: soft(x, dim=op.axis + 1)
+        raise TypeError(f"no torch kernel for {op.kind}")
 
 
 def _dense(op: Dense, place: Place) -> Kernel:

@@ -7,14 +7,15 @@ what may be concluded from them is up to the rounding model of `robustness.round
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lipcert.bounds.torch_kernels import missing_kernel, node_kernel
+from lipcert.bounds.torch_activations import FUNCTIONS, Function
+from lipcert.bounds.torch_kernels import Compiler, missing_kernel
 from lipcert.errors import Unsupported, UnsupportedError
 from lipcert.network.enclosure import Float
 from lipcert.network.graph import Network
@@ -30,7 +31,9 @@ class TorchNetwork:
         device, dtype: where and in which arithmetic; dtype is torch.float32 or torch.float64.
     """
 
-    def __init__(self, network: Network, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, network: Network, device: torch.device, dtype: torch.dtype, functions: Mapping[str, Function]
+    ) -> None:
         self.network, self.device, self.dtype = network, device, dtype
         shapes = [node.shape for node in network.nodes]
 
@@ -39,7 +42,8 @@ class TorchNetwork:
 
         inputs = [[shapes[i] for i in node.inputs] for node in network.nodes[1:]]
         kernels = zip(network.nodes[1:], inputs, strict=True)
-        self._kernels = [node_kernel(node, sources, place, device) for node, sources in kernels]
+        compiler = Compiler(place, device, functions)
+        self._kernels = [compiler.kernel(node, sources) for node, sources in kernels]
         self._dead_after = _last_uses(network)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -68,7 +72,10 @@ class TorchNetwork:
 
 
 def compile_network(
-    network: Network, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+    network: Network,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    functions: Mapping[str, Function] = FUNCTIONS,
 ) -> TorchNetwork:
     """Return the network as a torch function.
 
@@ -76,6 +83,7 @@ def compile_network(
         network: any network; numbers are the centres of its enclosures.
         device: a torch device.
         dtype: torch.float32 or torch.float64.
+        functions: the elementwise activations; a search may put smoothed ones in their place.
 
     Raises:
         UnsupportedError: torch has no kernel for an operator (more than three spatial axes); all are listed.
@@ -84,7 +92,7 @@ def compile_network(
     missing = [Unsupported(node.name, node.op.kind, reason) for node, reason in lacking if reason is not None]
     if missing:
         raise UnsupportedError(missing)
-    return TorchNetwork(network, torch.device(device), dtype)
+    return TorchNetwork(network, torch.device(device), dtype, functions)
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """The program ``lipcert``: its commands, and what becomes of errors.
 
-Exit codes: 0 pass, 1 a requirement is not met, 2 usage or configuration, 3 a certificate is invalid, 4 the model has
-something unsupported, 5 inconclusive; 70 a bug of lipcert itself, 130 interrupted, 141 the reader of the output went
-away. An error is one line on stderr; ``LIPCERT_DEBUG=1`` adds the traceback.
+Exit codes: 0 pass, 1 a requirement is not met, 2 usage or configuration, 3 a certificate is invalid, 4 the model
+has something unsupported, 5 inconclusive; 70 a bug of lipcert itself, 130 interrupted, 141 the reader of the
+output went away. An error is one line on stderr; ``LIPCERT_DEBUG=1`` adds the traceback.
 """
 
 from __future__ import annotations
@@ -66,9 +66,6 @@ def run(arguments: Sequence[str]) -> int:
     """Run the program; return the exit code. Errors become one line on stderr."""
     try:
         code = build()(list(arguments), prog_name="lipcert", standalone_mode=False) or 0
-    except BrokenPipeError:
-        show.abandon_stdout()
-        return show.BROKEN_PIPE
     except Exception as error:
         if os.environ.get("LIPCERT_DEBUG") == "1":
             traceback.print_exc()
@@ -86,14 +83,14 @@ def _root(
     ] = None,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    """Certified Lipschitz bounds and robustness reports for neural networks, with proofs that can be re-checked."""
+    """Certified Lipschitz bounds and robustness reports for neural networks, with proofs to re-check."""
     if version:
         from lipcert import __version__
 
-        sys.stdout.write(f"lipcert {__version__}\n")
+        show.text(f"lipcert {__version__}\n")
         raise typer.Exit
     if context.invoked_subcommand is None:
-        sys.stdout.write(OVERVIEW)
+        show.text(OVERVIEW)
         raise typer.Exit
     path = config_file if config_file is not None else config.find_settings(Path.cwd())
     if path is not None:

@@ -10,7 +10,7 @@ import typer
 
 from lipcert.cli import show
 from lipcert.cli.command import Command
-from lipcert.cli.options import Model, Norm
+from lipcert.cli.options import Model, Norm, require_folder
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,19 +24,23 @@ class BoundOptions(Model):
 
     method: Annotated[str, typer.Option(help="auto, or a method that `lipcert doctor` lists.")] = "auto"
     norm: Annotated[Norm, typer.Option(help="Norm on input and output.")] = "l2"
-    time_limit: Annotated[float | None, typer.Option(metavar="S", min=0.0, help="Seconds for anytime methods.")] = None
+    time_limit: Annotated[
+        float | None, typer.Option(metavar="S", min=0.0, help="Seconds for anytime methods.")
+    ] = None
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the certificate here.")] = None
 
 
 def run(options: BoundOptions) -> int:
     """Bound how much the output can move when the input moves, over all inputs."""
     from lipcert import api
-    from lipcert.bounds.documents import bound_result
 
+    require_folder(options.out, "--out")
     network = options.read()
     found = api.bound(network, method=options.method, norm=options.norm, time_limit=options.time_limit)
     if options.out is not None:
         found.certificate.save(options.out)
+    from lipcert.bounds.documents import bound_result
+
     result = bound_result(network, found, None if options.out is None else str(options.out))
     if options.json:
         show.document(result)
@@ -49,13 +53,9 @@ def run(options: BoundOptions) -> int:
 
 def summary(result: BoundResult) -> Table:
     """Return the result as rows of name and value."""
-    from rich.table import Table
-
     from lipcert.report import numbers
 
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="dim")
-    table.add_column()
+    table = show.facts()
     table.add_row("model", result.model.path)
     table.add_row(f"{result.norm} bound", f"≤ {numbers.up(result.bound, 9)}   ({result.level})")
     table.add_row("lower bound", f"≥ {numbers.down(result.lower_bound, 6)}   (estimate, found by search)")

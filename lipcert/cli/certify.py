@@ -17,6 +17,7 @@ from lipcert.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.table import Table
 
     from lipcert.results import Report
 
@@ -40,7 +41,7 @@ class CertifyOptions(Model):
     ] = "verified"
     require: Annotated[
         list[str] | None,
-        typer.Option(metavar="EXPR", help="Such as 'certified_accuracy@0.5 >= 0.6'; repeatable; exit 1 if not met."),
+        typer.Option(metavar="EXPR", help="Such as 'certified_accuracy@0.5 >= 0.6'; repeatable; exit 1 if unmet."),
     ] = None
     report: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write report.html, report.json and the records here.")
@@ -49,7 +50,7 @@ class CertifyOptions(Model):
         Path | None, typer.Option(metavar="FILE", help="Use the bound of this certificate after checking it.")
     ] = None
     scale: Annotated[
-        str | None, typer.Option(metavar="S", help="Factor on the data; 1/255 for uint8 and 1 for floats if not given.")
+        str | None, typer.Option(metavar="S", help="Factor on the data [default: 1/255 for uint8, 1 for floats]")
     ] = None
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N samples.")] = None
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.", rich_help_panel=_RUN)] = "auto"
@@ -135,8 +136,8 @@ def _progress(*, quiet: bool) -> Iterator[Callable[[int, int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
     )
     with Progress(*columns, console=show.console(stderr=True), transient=True) as bars:
         task = bars.add_task("certifying", total=None, rate="")
@@ -150,37 +151,47 @@ def _progress(*, quiet: bool) -> Iterator[Callable[[int, int], None]]:
 
 def summary(report: Report) -> list[RenderableType]:
     """Return the numbers at each eps, the verdicts and where they come from."""
-    from rich.table import Table
     from rich.text import Text
 
     from lipcert.report import numbers, wording
 
-    total = report.samples
-    table = Table(title=f"{report.model.path}: {numbers.count(total)} samples, {report.norm}", title_justify="left")
-    for name in ("eps", "clean", "certified", "attack leaves", "certified", "unknown", "attacked", "misclassified"):
+    total, correct = report.samples, report.clean_count
+    wrong = f"{numbers.count(total - correct)} of {numbers.count(total)} misclassified"
+    bound = f"{report.norm} bound ≤ {numbers.up(report.bound.bound)}, ≥ {numbers.down(report.bound.lower_bound)}"
+    rate = f"{numbers.near(report.samples_per_second)} samples/s on {report.device}"
+    parts: list[RenderableType] = [
+        _rows(report),
+        Text(f"clean accuracy {numbers.percent_down(correct, total)}, {wrong}"),
+        Text(f"{bound}; level {report.level}; {numbers.duration(report.seconds)}, {rate}"),
+    ]
+    parts += [Text(f"note: {note}", style="dim") for note in report.notes]
+    for requirement in report.requirements:
+        mark, style = ("met    ", "green") if requirement.passed else ("not met", "bold red")
+        actual = numbers.plain(requirement.actual)
+        parts.append(Text.assemble((mark, style), f"  {requirement.text}  (actual {actual})"))
+    return parts if not report.requirements else [*parts, Text(wording.headline(report), style="bold")]
+
+
+def _rows(report: Report) -> Table:
+    from lipcert.report import numbers
+
+    table = show.table(f"{report.model.path}, {report.norm}")
+    for name in ("eps", "certified", "", "attack leaves", "unknown", "attacked"):
         table.add_column(name, justify="right")
-    for eps in report.eps:
-        key = numbers.eps_key(eps)
+    for key in map(numbers.eps_key, report.eps):
         left = report.empirical_robust_accuracy.get(key)
         attacked = report.attacked_count.get(key)
         table.add_row(
             key,
-            numbers.percent_down(report.clean_count, total),
-            numbers.percent_down(report.certified_count[key], total),
-            numbers.MISSING if left is None else numbers.percent_up(numbers.count_of(left, total), total),
+            numbers.percent_down(report.certified_count[key], report.samples),
             numbers.count(report.certified_count[key]),
+            numbers.MISSING
+            if left is None
+            else numbers.percent_up(numbers.count_of(left, report.samples), report.samples),
             numbers.count(report.unknown_count.get(key, 0)),
             numbers.MISSING if attacked is None else numbers.count(attacked),
-            numbers.count(total - report.clean_count),
         )
-    bound = f"{report.norm} bound ≤ {numbers.up(report.bound.bound)}, ≥ {numbers.down(report.bound.lower_bound)}"
-    time = f"{numbers.duration(report.seconds)}, {numbers.near(report.samples_per_second)} samples/s on {report.device}"
-    parts: list[RenderableType] = [table, Text(f"{bound}; level {report.level}; {time}")]
-    for requirement in report.requirements:
-        mark, style = ("met    ", "green") if requirement.passed else ("not met", "bold red")
-        parts.append(Text.assemble((mark, style), f"  {requirement.text}  (actual {numbers.plain(requirement.actual)})"))
-    parts += [Text(f"note: {note}", style="dim") for note in report.notes]
-    return parts if not report.requirements else [*parts, Text(wording.headline(report))]
+    return table
 
 
 COMMAND = Command("certify", CertifyOptions, run)

@@ -32,7 +32,7 @@ class Command:
     def parameters(self) -> list[inspect.Parameter]:
         """Return the parameters that typer sees: the command's own ones first, then those it inherits."""
         hints = get_type_hints(self.options, include_extras=True)
-        own = self.options.__dict__.get("__annotations__", {})
+        own = inspect.get_annotations(self.options)
         ordered = sorted(dataclasses.fields(self.options), key=lambda field: field.name not in own)
         return [
             inspect.Parameter(

@@ -11,7 +11,7 @@ import typer
 
 from lipcert.cli import show
 from lipcert.cli.command import Command
-from lipcert.cli.options import Model, Norm
+from lipcert.cli.options import Model, Norm, require_folder
 from lipcert.errors import InconclusiveError
 
 if TYPE_CHECKING:
@@ -27,12 +27,15 @@ class CompareOptions(Model):
 
     methods: Annotated[str, typer.Option(metavar="A,B,..", help="Names of methods, or all.")] = "all"
     norm: Annotated[Norm, typer.Option(help="Norm on input and output.")] = "l2"
-    time_limit: Annotated[float | None, typer.Option(metavar="S", min=0.0, help="Seconds for each method.")] = None
+    time_limit: Annotated[
+        float | None, typer.Option(metavar="S", min=0.0, help="Seconds for each method.")
+    ] = None
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page here.")] = None
 
 
 def run(options: CompareOptions) -> int:
     """Run every method that applies and show bound, time, level and the gap to the best lower bound."""
+    require_folder(options.html, "--html")
     result = _compare(options, options.read())
     if options.html is not None:
         from lipcert.report.html import compare_page
@@ -65,22 +68,22 @@ def _compare(options: CompareOptions, network: Network) -> CompareResult:
 
 def rows(result: CompareResult) -> Table:
     """Return one row per method."""
-    from rich.table import Table
     from rich.text import Text
 
     from lipcert.report import numbers
 
     lower = numbers.down(result.lower_bound)
-    table = Table(title=f"{result.model.path}: {result.norm} bounds (lower bound ≥ {lower})", title_justify="left")
+    table = show.table(f"{result.model.path}: {result.norm} bounds (lower bound ≥ {lower})")
     table.add_column("method")
-    for name in ("bound ≤", "ratio", "seconds"):
+    for name in ("bound ≤", "ratio", "time"):
         table.add_column(name, justify="right")
     table.add_column("level")
     for row in result.rows:
         if row.bound is None:
-            table.add_row(row.method, "–", "–", numbers.near(row.seconds), Text(row.error or "no bound", style="dim"))
+            why = Text(row.error or "no bound", style="dim")
+            table.add_row(row.method, numbers.MISSING, numbers.MISSING, numbers.duration(row.seconds), why)
         else:
-            values = (numbers.up(row.bound), numbers.up(row.ratio, 4), numbers.near(row.seconds))
+            values = (numbers.up(row.bound), numbers.up(row.ratio, 4), numbers.duration(row.seconds))
             table.add_row(row.method, *values, row.level)
     return table
 

@@ -1,7 +1,7 @@
 """Settings files: ``lipcert.toml``, or the table ``[tool.lipcert]`` of ``pyproject.toml``.
 
-Keys are the long names of options (``time-limit`` or ``time_limit``). A key at the top holds for every command
-that has such an option; a key in a table named after a command holds for that command only, and wins::
+Keys are the long names of options (``time-limit`` or ``time_limit``). A key at the top holds for every
+command that has such an option; a key in a table named after a command holds for that command only, and wins::
 
     norm = "l2"
     mean = [0.1307]
@@ -20,7 +20,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -53,7 +53,8 @@ def find_settings(folder: Path) -> Path | None:
         own, project = place / "lipcert.toml", place / "pyproject.toml"
         in_project = project.is_file() and "lipcert" in _parse(project).get("tool", {})
         if own.is_file() and in_project:
-            raise UsageError(f"settings stand in both '{own}' and [tool.lipcert] of '{project}': keep one of them")
+            both = f"'{own}' and [tool.lipcert] of '{project}'"
+            raise UsageError(f"settings stand in both {both}: keep one of them")
         if own.is_file():
             return own
         if in_project:
@@ -76,7 +77,7 @@ def read_settings(path: Path, commands: Sequence[Command]) -> Settings:
     for key, value in table.items():
         if key in options:
             if not isinstance(value, Mapping):
-                raise UsageError(f"'{key}' in '{path}' is a table of settings: write [{key}] and its settings below")
+                raise UsageError(f"'{key}' in '{path}' is a table: write [{key}] and its settings below it")
             continue
         name = _known(key, everything | set(options), path, "")
         for command, known in options.items():
@@ -106,9 +107,9 @@ def _parse(path: Path) -> dict[str, Any]:
 
 
 def _options(command: Command) -> dict[str, Any]:
-    """Return the options of a command with their types; the arguments MODEL and CERT stay on the command line."""
+    """Return the options of a command with their types; MODEL and CERT belong to the command line."""
     hints = get_type_hints(command.options)
-    return {field.name: hints[field.name] for field in fields(command.options) if field.name not in ("model", "cert")}
+    return {name: kind for name, kind in hints.items() if name not in ("model", "cert")}
 
 
 def _known(key: str, names: set[str], path: Path, scope: str) -> str:
@@ -116,7 +117,7 @@ def _known(key: str, names: set[str], path: Path, scope: str) -> str:
     if name in names:
         return name
     near = difflib.get_close_matches(name, sorted(names), n=1)
-    hint = f"did you mean '{near[0].replace('_', '-')}'?" if near else "see `lipcert COMMAND --help` for the options"
+    hint = f"did you mean '{near[0].replace('_', '-')}'?" if near else "see `lipcert COMMAND --help`"
     raise UsageError(f"unknown setting '{key}'{scope} in '{path}': {hint}")
 
 
@@ -133,4 +134,5 @@ def _adapt(value: Any, kind: Any, folder: Path) -> Any:
 
 def _allows(kind: Any, wanted: type) -> bool:
     """Whether an option's type is `wanted`, a container of that kind, or a union that has it."""
-    return kind is wanted or get_origin(kind) is wanted or any(_allows(part, wanted) for part in get_args(kind))
+    parts = get_args(kind)
+    return kind is wanted or get_origin(kind) is wanted or any(_allows(part, wanted) for part in parts)

@@ -54,7 +54,8 @@ def _solvers() -> Iterator[Finding]:
     try:
         installed = set(importlib.import_module("cvxpy").installed_solvers())
     except ImportError as error:
-        yield Finding(topic="solver", name="cvxpy", status="broken", detail=str(error), remedy="pip install cvxpy")
+        remedy = "pip install cvxpy"
+        yield Finding(topic="solver", name="cvxpy", status="broken", detail=str(error), remedy=remedy)
         return
     for name in SOLVERS:
         if name in installed:
@@ -65,7 +66,7 @@ def _solvers() -> Iterator[Finding]:
 
 
 def _mosek() -> Iterator[Finding]:
-    """A licence is there when MOSEK itself says so; it is asked for the feature that semidefinite programs need."""
+    """A licence is there when MOSEK itself says so, asked for what semidefinite programs need."""
     try:
         mosek = importlib.import_module("mosek")
     except ImportError:
@@ -88,7 +89,8 @@ def _devices() -> Iterator[Finding]:
     try:
         torch = importlib.import_module("torch")
     except ImportError as error:
-        yield Finding(topic="device", name="torch", status="broken", detail=str(error), remedy="pip install torch")
+        remedy = "pip install torch"
+        yield Finding(topic="device", name="torch", status="broken", detail=str(error), remedy=remedy)
         return
     threads = f"{cores} cores for this process, torch uses {torch.get_num_threads()} threads"
     yield Finding(topic="device", name="cpu", status="ok", detail=f"{platform.machine()}, {threads}")

@@ -23,7 +23,7 @@ class InspectOptions(Model):
 
 
 def run(options: InspectOptions) -> int:
-    """Show the layers of a model: shapes, activations and slopes, parameters, verified norms, unsupported parts."""
+    """Show the layers of a model: shapes, slopes, parameters, verified norms, and what is unsupported."""
     try:
         network = options.read()
     except UnsupportedError as error:
@@ -51,7 +51,6 @@ def run(options: InspectOptions) -> int:
 
 def overview(result: InspectResult) -> list[RenderableType]:
     """Return the model in a few lines, its nodes as a table, and what the reader remarked."""
-    from rich.table import Table
     from rich.text import Text
 
     from lipcert.report import numbers
@@ -59,22 +58,19 @@ def overview(result: InspectResult) -> list[RenderableType]:
     model = result.model
     assert model is not None
     parameters = "unknown" if model.parameters is None else numbers.count(model.parameters)
-    facts = Table(box=None, show_header=False, pad_edge=False)
-    facts.add_column(style="dim")
-    facts.add_column(overflow="fold")
+    facts = show.facts()
     facts.add_row("model", result.path)
     facts.add_row("sha256", model.sha256 or "no file")
     facts.add_row("function", f"{_shape(model.input_shape)} → {_shape(model.output_shape)}, {model.dtype}")
     facts.add_row("size", f"{parameters} parameters, {numbers.count(model.hidden_neurons)} hidden neurons")
     parts: list[RenderableType] = [facts, _nodes(result)]
+    parts.append(Text("norms are verified upper bounds", style="dim"))
     parts += [Text(f"note: {note}") for note in result.notes]
     return parts
 
 
 def _nodes(result: InspectResult) -> Table:
-    from rich.table import Table
-
-    table = Table(caption="norms are verified upper bounds", caption_justify="left")
+    table = show.table()
     table.add_column("node", overflow="fold")
     table.add_column("operator")
     table.add_column("output shape")
@@ -97,9 +93,7 @@ def _row(node: NodeInfo) -> tuple[str, ...]:
 
 def unsupported(result: InspectResult) -> Table:
     """Return everything that keeps the model from being read."""
-    from rich.table import Table
-
-    table = Table(title=f"{result.path}: unsupported", title_justify="left")
+    table = show.table(f"{result.path}: unsupported")
     for name in ("node", "operator", "why"):
         table.add_column(name, overflow="fold")
     for part in result.unsupported:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass
 from fractions import Fraction
@@ -38,12 +39,8 @@ class Model(Output):
 
     model: Annotated[
         str,
-        typer.Argument(metavar="MODEL", help="An .onnx or .pt2 file, or package.module:factory with --weights."),
+        typer.Argument(metavar="MODEL", help="An .onnx or .pt2 file, or package.module:factory@weights."),
     ]
-    weights: Annotated[
-        Path | None,
-        typer.Option(help="Safetensors file or state dict for a factory.", rich_help_panel=_MODEL),
-    ] = None
     input_shape: Annotated[
         str | None,
         typer.Option(metavar="C,H,W", help="Shape of one sample.", rich_help_panel=_MODEL),
@@ -76,13 +73,10 @@ class Model(Output):
         """
         from lipcert import api
 
-        model: str | tuple[str, str] = self.model
-        if self.weights is not None:
-            if "" not in sys.path:
-                sys.path.insert(0, "")  # a factory may stand in the current folder, as for `python -m lipcert`
-            model = (self.model, str(self.weights))
+        if "@" in self.model and "" not in sys.path:
+            sys.path.insert(0, "")  # a factory may stand in the current folder, as for `python -m lipcert`
         return api.load(
-            model,
+            self.model,
             input_shape=None if self.input_shape is None else shape(self.input_shape, "--input-shape"),
             mean=None if self.mean is None else reals(self.mean, "--mean"),
             std=None if self.std is None else reals(self.std, "--std"),
@@ -96,18 +90,24 @@ def real(text: str, option: str) -> float:
     Raises:
         UsageError: it is none of these.
     """
-    numerator, slash, denominator = text.partition("/")
     try:
-        if slash:
-            return float(Fraction(numerator.strip()) / Fraction(denominator.strip()))
-        return float(text)
+        value = float(Fraction(text)) if "/" in text else float(text)
     except (ValueError, ZeroDivisionError, OverflowError):
-        raise UsageError(f"'{text}' in {option} is not a number: write 0.5 or 8/255") from None
+        value = math.nan
+    if not math.isfinite(value):
+        raise UsageError(f"'{text}' in {option} is not a number: write 0.5 or 8/255")
+    return value
 
 
 def reals(text: str, option: str) -> list[float]:
     """Read numbers separated by commas; raises UsageError."""
     return [real(part.strip(), option) for part in text.split(",")]
+
+
+def require_folder(path: Path | None, option: str) -> None:
+    """Make sure that a file can be written later; raises UsageError."""
+    if path is not None and not path.parent.is_dir():
+        raise UsageError(f"the folder '{path.parent}' of {option} '{path}' does not exist: make it first")
 
 
 def shape(text: str, option: str) -> list[int]:

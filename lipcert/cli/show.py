@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
+import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.table import Table
 
     from lipcert.results import Document
 
@@ -19,7 +21,7 @@ BROKEN_PIPE = 141  # 128 + SIGPIPE, as the shell reports it
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
+        _leave()
 
 
 def console(stderr: bool = False) -> Console:
@@ -29,29 +31,55 @@ def console(stderr: bool = False) -> Console:
     return _Console(stderr=stderr, width=width, markup=False, highlight=False, emoji=False)
 
 
+def table(title: str | None = None) -> Table:
+    """Return an empty table in the style of all our tables."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    return Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+
+
+def facts() -> Table:
+    """Return an empty table of names and values."""
+    from rich.table import Table
+
+    grid = Table(box=None, show_header=False, pad_edge=False)
+    grid.add_column(style="dim")
+    grid.add_column(overflow="fold")
+    return grid
+
+
 def result(*parts: RenderableType) -> None:
     """Print a result for people on stdout."""
     screen = console()
     for part in parts:
         screen.print(part)
-    sys.stdout.flush()
+    text("")
 
 
 def document(value: Document) -> None:
     """Print one JSON document on stdout."""
-    sys.stdout.write(value.model_dump_json(indent=2) + "\n")
-    sys.stdout.flush()
+    text(value.model_dump_json(indent=2) + "\n")
 
 
-def remark(text: str, *, quiet: bool) -> None:
+def text(lines: str) -> None:
+    """Print text as it is on stdout, now: a closed pipe is noticed here and not when the interpreter ends."""
+    try:
+        sys.stdout.write(lines)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _leave()
+
+
+def remark(line: str, *, quiet: bool) -> None:
     """Print a line for people on stderr."""
     if not quiet:
-        console(stderr=True).print(text, style="dim")
+        console(stderr=True).print(line, style="dim")
 
 
-def error(text: str) -> None:
+def error(line: str) -> None:
     """Print the one line that says what is wrong."""
-    sys.stderr.write(f"lipcert: error: {' '.join(text.split())}\n")
+    sys.stderr.write(f"lipcert: error: {' '.join(line.split())}\n")
 
 
 def has_bars(*, quiet: bool) -> bool:
@@ -59,6 +87,7 @@ def has_bars(*, quiet: bool) -> bool:
     return sys.stderr.isatty() and not quiet
 
 
-def abandon_stdout() -> None:
-    """Let nothing more be written to a closed pipe, not even when the interpreter ends."""
+def _leave() -> NoReturn:
+    """End the program because the reader of stdout went away; nothing more may be written there."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise typer.Exit(BROKEN_PIPE)

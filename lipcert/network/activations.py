@@ -100,7 +100,8 @@ def slope_interval(op: Elementwise, where: str = "an activation") -> tuple[Float
         raise UsageError(f"'{where}': a parameter of {op.name} is NaN; repair or re-export the checkpoint")
     if not row.admissible(*parameters):
         raise UnsupportedError([Unsupported(where, op.name, f"the slope is bounded only with {row.needs}")])
-    return row.slopes(*parameters)
+    alpha, beta = row.slopes(*parameters)
+    return np.asarray(alpha), np.asarray(beta)
 
 
 def slope_bound(op: Elementwise, where: str = "an activation") -> float:

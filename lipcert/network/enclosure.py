@@ -188,8 +188,7 @@ class Enclosure:
             numerator = numerator + round_up(np.abs(mid) * other.rad)
         low = np.nextafter(np.abs(b) - other.radius, 0.0)  # lower bound of |b'|
         rad = np.where(numerator == 0, 0.0, round_up(numerator / low, 8))
-        rad = rad + np.where((a != 0) & (np.abs(mid) < _SAFE), TINY, 0.0)
-        # below _SAFE the residual is no longer exact: give up rather than guess
+        # for a below _SAFE the residual is no longer exact: give up rather than guess
         trusted = (a == 0) | (np.abs(a) >= _SAFE)
         return Enclosure(mid, np.where((low > 0) & trusted, rad, np.inf))
 

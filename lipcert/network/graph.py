@@ -81,12 +81,13 @@ class Network:
         for position, node in enumerate(self.nodes):
             if any(not 0 <= i < position for i in node.inputs):
                 raise ValueError(f"node '{node.name}' uses a node that does not precede it")
-            for array in _enclosures(node.op):
-                if not array.is_finite:
-                    raise UsageError(
-                        f"the model has NaN or infinite numbers at '{node.name}' ({node.op.kind}): "
-                        "nothing can be certified; repair or re-export the checkpoint"
-                    )
+            # parameters of activations may be infinite (a clip without a limit), but never NaN
+            broken = any(np.isnan(array).any() for array in _arrays(node.op) if array.dtype.kind == "f")
+            if broken or not all(array.is_finite for array in _enclosures(node.op)):
+                raise UsageError(
+                    f"the model has NaN or infinite numbers at '{node.name}' ({node.op.kind}): "
+                    "nothing can be certified; repair or re-export the checkpoint"
+                )
 
     @property
     def input_shape(self) -> Shape:

@@ -3,13 +3,13 @@
 Every `verified` number assumes that float64 is binary64, rounds to nearest even, keeps subnormal numbers, and
 that matrix products obey |fl(AB) - AB| <= gamma_n |A||B| (Higham, ch. 3). Other code in the process can break
 this: ``torch.set_flush_denormal(True)``, a changed rounding mode, ``-ffast-math`` libraries that set
-flush-to-zero when loaded, a BLAS that emulates float64 with shorter numbers. The guard looks at results, in Python
-scalars, in numpy's vector code and in BLAS, and takes well under a millisecond, so it runs before each derivation
-and nothing is remembered.
+flush-to-zero when loaded, a BLAS that emulates float64 with shorter numbers. The guard looks at results, in
+Python scalars, in numpy's vector code and in BLAS, and takes well under a millisecond, so it runs before
+each derivation and nothing is remembered.
 
 What it cannot see: processor faults, and worker threads of BLAS other than those that the probe used. The
-arithmetic of `proof` keeps its numbers of order 1 and counts `TINY` for each underflow, so that flushing to zero
-alone, in a thread that the probe missed, would not break a bound.
+arithmetic of `proof` keeps its numbers of order 1 and counts `TINY` for each underflow, so that flushing to
+zero alone, in a thread that the probe missed, would not break a bound.
 """
 
 from __future__ import annotations
@@ -96,9 +96,10 @@ def _products() -> str:
 def _probe() -> tuple[Float, Float, Float]:
     """Return A, B and AB, where every float64 dot product is exact in any order, and no other arithmetic is.
 
-    Entries are 23-bit integers, so all partial sums are below 2^53. Rows of A and columns of B carry powers of two
-    from 2^-240 to 2^240: an algorithm that mixes rows (Strassen) or shares exponents (Ozaki) loses the small ones.
-    Only the inputs and the right answer are kept; the product itself is computed anew at each call.
+    Entries are 23-bit integers, so all partial sums are below 2^53. Rows of A and columns of B carry powers
+    of two from 2^-240 to 2^240: an algorithm that mixes rows (Strassen) or shares exponents (Ozaki) loses
+    the small ones. Only the inputs and the right answer are kept; the product itself is computed anew at
+    each call.
     """
     index = np.arange(_SIZE * _SIZE, dtype=np.int64).reshape(_SIZE, _SIZE)
     left = (index * 2654435761 + 12345) % 2**23 - 2**22

@@ -15,7 +15,7 @@ Source: LipSDP (Fazlyab et al. 2019) for chains; the graph form is the same stat
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -123,9 +123,13 @@ def _affine_row(network: Network, node: Node, inputs: list[Row]) -> Row:
         case Sum():
             return _sum(inputs, node.op.signs)
         case Concat():
+            for matrix in (matrix for row in inputs for matrix in row.values()):
+                _within_budget(node.size * matrix.shape[1], f"'{node.name}'")
             return _concat(node, [network.nodes[i].shape for i in node.inputs], inputs)
         case Affine():
             before = network.nodes[node.inputs[0]].shape
+            for matrix in inputs[0].values():
+                _within_budget(node.size * matrix.shape[1], f"'{node.name}'")
             return {j: _apply(node, before, matrix) for j, matrix in inputs[0].items()}
     raise Refused(f"{node.op.kind} at '{node.name}' is neither affine nor elementwise")
 
@@ -196,12 +200,8 @@ def operator_matrix(node: Node, before: Shape) -> Enclosure:
         sums = Enclosure.exact(dense_matrix(ones, before, node.shape))
         counts = np.broadcast_to(op.counts, node.shape).reshape(-1, 1)
         return sums / Enclosure.exact(counts.copy())
-    if (
-        isinstance(op, Conv)
-        and op.circular
-        and any(k > n for k, n in zip(op.weight.shape[2:], before[1:], strict=True))
-    ):
-        raise Refused(f"the kernel of '{node.name}' wraps around its image more than once")
+    if wraps(op, before):
+        raise Refused(f"the kernel of '{node.name}' wraps around onto itself")
     mid = dense_matrix(op, before, node.shape)
     numbers = coefficients(op)
     if numbers is None or numbers.is_exact:
@@ -209,9 +209,18 @@ def operator_matrix(node: Node, before: Shape) -> Enclosure:
     return Enclosure(mid, _radius_matrix(op, numbers, before, node.shape))
 
 
+def wraps(op: Affine, before: Shape) -> bool:
+    """Whether two taps of a circular convolution fall on one input entry, so that entries of its matrix are sums.
+
+    Taps p = 0 .. k - 1 of a window stand at start + d p, modulo the size n.
+    """
+    if not (isinstance(op, Conv) and op.circular):
+        return False
+    taps = zip(op.weight.shape[2:], op.dilation, before[1:], strict=True)
+    return any(len({d * p % n for p in range(k)}) < k for k, d, n in taps)
+
+
 def _radius_matrix(op: Affine, numbers: Enclosure, before: Shape, after: Shape) -> Float:
     """Return the radii in the places of the coefficients: each entry of the matrix is a single coefficient."""
-    from dataclasses import replace
-
     assert not isinstance(op, Scale)
     return dense_matrix(replace(op, weight=Enclosure(numbers.radius)), before, after)  # type: ignore[arg-type, call-arg]

@@ -122,8 +122,8 @@ def inflate(value: Float, count: int) -> Float:
     """Return an upper bound of non-negative real sums, given their float64 values.
 
     Args:
-        value: results of non-negative terms only, each with at most `count` terms; a term may be a product, so
-            that it also covers `count` roundings of any products, quotients and sums of non-negative numbers.
+        value: results of non-negative terms only, each with at most `count` terms; a term may be a product,
+            so that it also covers `count` roundings of any products, quotients and sums of non-negative numbers.
         count: number of terms or roundings, below 2^40.
     """
     if not np.isfinite(value).all():

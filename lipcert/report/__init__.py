@@ -1,1 +1,1 @@
-"""The faces of a result: JSON with published schemas, a page, Markdown and JUnit, all made from `lipcert.results`."""
+"""The faces of a result: JSON with published schemas, a page, Markdown and JUnit."""

@@ -7,6 +7,7 @@ their size on every screen.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,7 +36,7 @@ class Axis:
 
     def place(self, value: float) -> float:
         """Return the position of a value in per cent."""
-        return 100.0 * min(value, self.end) / self.end
+        return 100.0 * (min(value, self.end) / self.end)
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,8 @@ def linear_axis(largest: float, wanted: int = 5) -> Axis:
         return Axis(1.0, (Tick(0.0, "0"), Tick(100.0, "1")))
     power = 10.0 ** math.floor(math.log10(largest / wanted))
     step = next(power * factor for factor in (1, 2, 5, 10) if largest / (power * factor) <= wanted)
-    end = largest * 1.02
-    ticks = tuple(Tick(100.0 * k * step / end, f"{k * step:.6g}") for k in range(int(end / step) + 1))
+    end = min(largest * 1.02, sys.float_info.max)
+    ticks = tuple(Tick(100.0 * (k * step / end), f"{k * step:.6g}") for k in range(int(end / step) + 1))
     return Axis(end, ticks)
 
 
@@ -165,7 +166,7 @@ def layer_bars(layers: Sequence[LayerContribution]) -> list[LayerBar]:
 
 
 def ladder(values: Sequence[float], lower: float | None) -> Ladder:
-    """Place bounds and the lower bound on one logarithmic axis with room at both ends; 0 is placed at its start."""
+    """Place bounds and the lower bound on one logarithmic axis with room at both ends; 0 stands at its start."""
     known = [value for value in (*values, lower or 0.0) if value > 0] or [1.0]
     start, end = math.log10(min(known)), math.log10(max(known))
     margin = max(0.02, 0.08 * (end - start))
@@ -190,7 +191,7 @@ def _round_values(start: float, end: float) -> list[float]:
 
 
 def _reach(report: Report) -> float:
-    """Return the eps up to which the figure tells something: a bit beyond those asked for, or where 2 % are left."""
+    """Return the eps up to which the figure tells something: beyond those asked for, and where 2 % are left."""
     asked = 1.25 * max(report.eps, default=0.0)
     left = [eps for eps, share in report.curve if share >= 0.02]
     return max([asked, *left])
@@ -221,7 +222,7 @@ def _until(curve: Sequence[Point], end: float) -> list[Point]:
 
 
 def _thin(curve: Sequence[Point]) -> list[Point]:
-    """Keep at most about `CORNERS` points and the last; fewer points only lower a step function that drops early."""
+    """Keep about `CORNERS` points and the last; fewer points only lower a step function that drops early."""
     stride = max(1, len(curve) // CORNERS)
     return [point for k, point in enumerate(curve) if k % stride == 0 or k == len(curve) - 1]
 

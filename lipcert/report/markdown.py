@@ -23,8 +23,8 @@ def report_markdown(report: Report) -> str:
     lower = numbers.down(report.bound.lower_bound)
     lines += [
         "",
-        f"Clean accuracy {numbers.percent_down(report.clean_count, report.samples)}; {norm} Lipschitz bound at most "
-        f"{numbers.up(report.bound.bound)}, at least {lower}; mean certified radius "
+        f"Clean accuracy {numbers.percent_down(report.clean_count, report.samples)}; {norm} Lipschitz bound at "
+        f"most {numbers.up(report.bound.bound)}, at least {lower}; mean certified radius "
         f"{numbers.plain(report.mean_certified_radius)}.",
         "",
         f"Network `{report.model.weights_digest[:12]}`, {numbers.count(report.samples)} samples of "

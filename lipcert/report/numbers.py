@@ -30,7 +30,7 @@ def near(value: float | None, digits: int = 3) -> str:
 
 
 def plain(value: float | None, digits: int = DIGITS) -> str:
-    """Return a measured value, rounded down from the shortest decimal that denotes it: ``0.57``, not ``0.569999``."""
+    """Return a measured value, rounded down from the shortest decimal that denotes it: 0.57, not 0.569999."""
     return _round(value, digits, ROUND_FLOOR, shortest=True)
 
 
@@ -55,12 +55,14 @@ def count(value: int) -> str:
 
 
 def count_of(fraction: float, total: int) -> int:
-    """Return the count behind a fraction of `total` samples; exact, as the fraction is ``count / total`` in float64."""
+    """Return the count behind a fraction of `total` samples; exact where that is ``count / total`` in float64."""
     return round(fraction * total)
 
 
 def duration(seconds: float) -> str:
     """Return a time for people: ``0.4 s``, ``12 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    if seconds < 0.01:
+        return "under 0.01 s"
     if seconds < 60:
         return f"{near(seconds, 2)} s"
     minutes, rest = divmod(round(seconds), 60)

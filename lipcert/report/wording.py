@@ -22,8 +22,8 @@ LEVELS: dict[LevelName, str] = {
         "proof counted. Rounding inside the deployed forward pass is not covered."
     ),
     "verified-exec": (
-        "This is proved for exactly these weights, with every rounding error of the proof counted and every rounding "
-        "error of the deployed floating-point forward pass too."
+        "This is proved for exactly these weights, with every rounding error of the proof counted and every "
+        "rounding error of the deployed floating-point forward pass too."
     ),
 }
 
@@ -53,7 +53,8 @@ def headline(report: Report) -> str:
     if total == 0:
         return "No requirement was set"
     if met == total:
-        return {1: "The requirement is met", 2: "Both requirements are met"}.get(total, f"All {total} requirements are met")
+        few = {1: "The requirement is met", 2: "Both requirements are met"}
+        return few.get(total, f"All {total} requirements are met")
     if total == 1:
         return "The requirement is not met"
     return f"{total - met} of {total} requirements {'is' if total - met == 1 else 'are'} not met"
@@ -74,16 +75,16 @@ def claim(report: Report) -> str:
         for share in [numbers.percent_down(report.certified_count[key], report.samples)]
     ]
     return (
-        f"Of {numbers.count(report.samples)} samples, {_listed(shares)} are classified correctly and {word} to keep "
-        f"the right class for every input whose {NORMS[report.norm]} distance to the sample is at most ε."
+        f"Of {numbers.count(report.samples)} samples, {_listed(shares)} are classified correctly and {word} to "
+        f"keep the right class for every input whose {NORMS[report.norm]} distance to the sample is at most ε."
     )
 
 
 def not_claimed(report: Report) -> list[str]:
     """List what a reader might take the report to say, and it does not."""
     unsaid = [
-        "Nothing is said about inputs farther than ε from these samples, nor about samples that are not in the file: "
-        "the numbers are exact counts on this data, not guarantees for other data.",
+        "Nothing is said about inputs farther than ε from these samples, nor about samples that are not in the "
+        "file: the numbers are exact counts on this data, not guarantees for other data.",
         f"Nothing is said about changes that the {NORMS[report.norm]} distance does not measure well, such as "
         "rotation, blur or another camera.",
     ]
@@ -95,7 +96,7 @@ def not_claimed(report: Report) -> list[str]:
     if report.empirical_robust_accuracy:
         unsaid.append("The attacked accuracy is what one attack left standing; a better attack may leave less.")
     if report.level != "verified-exec":
-        unsaid.append("The rounding of the deployed forward pass, and other hardware, are not covered at this level.")
+        unsaid.append("The rounding of the deployed forward pass is not covered at this level.")
     return unsaid
 
 
@@ -104,7 +105,8 @@ def recheck(report: Report) -> list[Step]:
     model = shlex.quote(report.model.path)
     steps = []
     if report.model.sha256 is not None:
-        steps.append(Step("The file is the one that was certified: compare with the digest above.", f"sha256sum {model}"))
+        purpose = "The file is the one that was certified: compare with the digest below."
+        steps.append(Step(purpose, f"sha256sum {model}"))
     certificate = report.bound.certificate
     if certificate is not None:
         purpose = "The bound is proved for these weights: a small checker derives it again, without any solver."

@@ -51,6 +51,10 @@ def holds(found: Enclosure, true: Fraction, where: tuple[int, ...] = ()) -> bool
 @example(a=Enclosure(np.array(0.0)), b=Enclosure(np.array(1e308), np.array(1e308)))
 @example(a=Enclosure(np.array(5e-324)), b=Enclosure(np.array(5e-324)))
 @example(a=Enclosure(np.array(1.7e308)), b=Enclosure(np.array(-1.7e308)))
+@example(a=Enclosure(np.array(1e-288)), b=Enclosure(np.array(7e20)))  # a quotient below the normal numbers
+@example(a=Enclosure(np.array(1e-288)), b=Enclosure(np.array(1.4e35)))
+@example(a=Enclosure(np.array(1e-288)), b=Enclosure(np.array(1e36)))
+@example(a=Enclosure(np.array(1e-288), np.array(5e-324)), b=Enclosure(np.array(1e34), np.array(1e20)))
 def test_every_operation_encloses_all_corners(symbol: str, a: Enclosure, b: Enclosure) -> None:
     """Each operation is monotone in each operand, so the corners of the two intervals are its extremes."""
     found = BINARY[symbol](a, b)
@@ -62,7 +66,8 @@ def test_every_operation_encloses_all_corners(symbol: str, a: Enclosure, b: Encl
 
 @settings(max_examples=400)
 @given(a=enclosures())
-@example(a=Enclosure(np.array(5e-324)))
+@example(a=Enclosure(np.array(1.5e-323)))
+@example(a=Enclosure(np.array(1e-310)))
 @example(a=Enclosure(np.array(1.7e308)))
 @example(a=Enclosure(np.array(2.0), np.array(2.0)))
 def test_square_root_encloses(a: Enclosure) -> None:
@@ -101,6 +106,13 @@ def test_matrix_product_encloses(data: st.DataObject) -> None:
             for k in range(inner)
         )
         assert holds(found, Fraction(true), (i, j))
+
+
+def test_matrix_product_whose_products_all_underflow() -> None:
+    a, b = Enclosure(np.full((1, 8), 1.4e-162)), Enclosure(np.full((8, 1), 1.4e-162))
+    found = a @ b
+    assert float(found.mid[0, 0]) == 0.0
+    assert Fraction(float(found.radius[0, 0])) >= 8 * Fraction(1.4e-162) ** 2
 
 
 def test_matrix_product_with_vectors_and_batches() -> None:

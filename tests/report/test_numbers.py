@@ -44,7 +44,7 @@ def test_a_count_is_recovered_from_its_fraction(pair: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(24.36635, "24.3664"), (147467.8, "147,468"), (9.73e9, "9.73e9"), (2.0, "2"), (0.0, "0"), (1e-9, "1.00001e-9")],
+    [(24.36635, "24.3664"), (147467.8, "147,468"), (9.73e9, "9.73e9"), (2.0, "2"), (0.0, "0"), (0.1, "0.100001")],
 )
 def test_up_reads_well(value: float, text: str) -> None:
     assert numbers.up(value) == text
@@ -52,6 +52,7 @@ def test_up_reads_well(value: float, text: str) -> None:
 
 def test_an_exact_percentage_stays_exact() -> None:
     assert numbers.percent_down(57, 100) == "57.00\N{NO-BREAK SPACE}%" == numbers.percent_up(57, 100)
+    assert numbers.plain(0.57) == "0.57"
     assert numbers.percent_down(2, 3) == "66.66\N{NO-BREAK SPACE}%"
     assert numbers.percent_up(2, 3) == "66.67\N{NO-BREAK SPACE}%"
 
@@ -64,7 +65,8 @@ def test_missing_numbers_and_infinities() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4321, "0.43 s"), (12.0, "12 s"), (200.2, "3 min 20 s"), (7500.0, "2 h 5 min")]
+    ("seconds", "text"),
+    [(0.001, "under 0.01 s"), (0.4321, "0.43 s"), (12.0, "12 s"), (200.2, "3 min 20 s"), (7500.0, "2 h 5 min")],
 )
 def test_durations(seconds: float, text: str) -> None:
     assert numbers.duration(seconds) == text

@@ -27,8 +27,8 @@ def factor_at(chain: Chain, y: torch.Tensor) -> Factor | None:
 
 def value(chain: Chain, y: torch.Tensor, factor: Factor) -> float:
     """phi(y)."""
-    logs = torch.where(chain.signed > 0, y[:-1], torch.ones_like(y[:-1])).log().sum()
-    return -factor.logdet() - float(logs)
+    logs = torch.where(chain.signed > 0, y[:-1], torch.ones_like(y[:-1])).log()
+    return -factor.logdet() - float(chain.signed @ logs)
 
 
 def pairing(chain: Chain, v: Band) -> torch.Tensor:

@@ -32,6 +32,8 @@ class Chain:
     last: torch.Tensor
     alpha: list[torch.Tensor]
     beta: list[torch.Tensor]
+    push: float = 0.0
+    """Weight of -log lambda_i in the barrier for every neuron (only the start uses it)."""
 
     @cached_property
     def sigma(self) -> list[torch.Tensor]:
@@ -46,8 +48,9 @@ class Chain:
 
     @cached_property
     def signed(self) -> torch.Tensor:
-        """1.0 where alpha beta > 0, so that lambda >= 0 is a constraint of its own, else 0.0."""
-        return torch.cat([(a * b > 0).to(a.dtype) for a, b in zip(self.alpha, self.beta, strict=True)])
+        """Weights of -log lambda_i: 1 where alpha beta > 0, as lambda >= 0 is then a constraint of its own."""
+        own = [(a * b > 0).to(a.dtype) for a, b in zip(self.alpha, self.beta, strict=True)]
+        return torch.cat(own) + self.push
 
     @cached_property
     def sizes(self) -> list[int]:

@@ -20,7 +20,7 @@ from lipcert.network.operators import Gather, Ints, Reshape, Scale, Sort
 PadMode = Literal["constant", "reflect", "edge", "wrap"]
 
 NORMALISATION_REASON = (
-    "divides by a statistic of its own input, so its slope has no global bound and there is no rule for it; "
+    "divides by a statistic of its own input, for which there is no rule (its slope can reach 1 / sqrt(eps)); "
     "use batch norm in evaluation mode, or no normalisation"
 )
 PRODUCT_REASON = (
@@ -72,6 +72,12 @@ def select(builder: Builder, x: int, axis: int, positions: Any, name: str = "") 
     return rearrange(builder, x, lambda i: np.take(i, positions, axis=axis), name)
 
 
+def expand(builder: Builder, x: int, shape: Sequence[int], name: str = "") -> int:
+    """Append the repetition of entries that broadcasting against per-sample `shape` asks for, if any."""
+    target = np.broadcast_shapes(builder.nodes[x].shape, tuple(shape))
+    return rearrange(builder, x, lambda i: np.broadcast_to(i, target), name)
+
+
 def pad(
     builder: Builder,
     x: int,
@@ -104,10 +110,7 @@ def pad(
 
     def move(index: Ints) -> Ints:
         added = [(max(a, 0), max(b, 0)) for a, b in widths]
-        if mode == "constant":
-            padded = np.pad(index, added, constant_values=-1)
-        else:
-            padded = np.pad(index, added, mode=mode)
+        padded = np.pad(index, added, constant_values=-1) if mode == "constant" else np.pad(index, added, mode=mode)
         crop = zip(widths, padded.shape, strict=True)
         return padded[tuple(slice(max(-a, 0), size - max(-b, 0)) for (a, b), size in crop)]
 
@@ -124,13 +127,11 @@ def pad(
 
 def scale(builder: Builder, x: int, factor: Enclosure, shift: Enclosure, name: str = "") -> int:
     """Append factor * x + shift; where the constants have more entries than x, x is repeated first."""
-    shape = builder.nodes[x].shape
     try:
-        found = np.broadcast_shapes(shape, factor.shape, shift.shape)
+        found = np.broadcast_shapes(builder.nodes[x].shape, factor.shape, shift.shape)
     except ValueError as error:
         raise UsageError(f"'{name}': {error}") from None
-    if found != shape:
-        x = rearrange(builder, x, lambda i: np.broadcast_to(i, found), f"{name}.expand")
+    x = expand(builder, x, found, f"{name}.expand")
     return builder.add(Scale(factor, shift), x, name=name)
 
 

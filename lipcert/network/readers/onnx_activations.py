@@ -1,4 +1,4 @@
-"""Activations of ONNX, and the operators that take the larger or smaller of values."""
+"""Activations of ONNX: elementwise functions of one branch."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ import numpy as np
 from lipcert.errors import UnsupportedError
 from lipcert.network.activations import slope_interval
 from lipcert.network.enclosure import Enclosure
-from lipcert.network.operators import Concat, Elementwise, Extremum, Scale, Softmax
-from lipcert.network.readers import common
+from lipcert.network.operators import Elementwise, Scale
 from lipcert.network.readers.onnx_call import Call
-from lipcert.network.readers.onnx_patterns import max_min
-from lipcert.network.readers.onnx_values import Array, Refusal, Refused, Tensor, Unknown, Value
+from lipcert.network.readers.onnx_values import Array, Refusal, Refused, Tensor, Value
 
 ONE, ZERO = Enclosure.exact(1.0), Enclosure.exact(0.0)
 
@@ -114,7 +112,7 @@ def shrink(call: Call) -> Value:
 def clip(call: Call) -> Value:
     """Clip to constant bounds, given as attributes or as inputs."""
     bounds = [
-        call.exact(i) if call.has(i) else np.array(call.attributes.get(name, default), dtype=np.float64)
+        call.exact(i) if call.has(i) else np.array(call.get(name, default), dtype=np.float64)
         for i, name, default in ((1, "min", -math.inf), (2, "max", math.inf))
     ]
     return clipped(call, call.data(), *(b.reshape(()) for b in bounds))
@@ -125,51 +123,6 @@ def clipped(call: Call, x: Tensor, low: Array, high: Array) -> Tensor:
     if (low == 0).all() and (high == math.inf).all():
         return elementwise(call, x, "relu")
     return elementwise(call, x, "clip", low, high)
-
-
-def maximum(call: Call) -> Value:
-    """Largest of several inputs."""
-    return _extremum(call, True)
-
-
-def minimum(call: Call) -> Value:
-    """Smallest of several inputs."""
-    return _extremum(call, False)
-
-
-def _extremum(call: Call, largest: bool) -> Tensor:
-    graph = call.graph
-    tensors = [v for v in call.inputs if isinstance(v, Tensor)]
-    bounds = [call.exact(i) for i, v in enumerate(call.inputs) if not isinstance(v, Tensor)]
-    found = tensors[0]
-    if len(tensors) > 1:
-        nodes, batched = graph.aligned(tensors, call.name)
-        found = graph.tensor(call.builder.add(Extremum(largest), *nodes, name=call.name), batched)
-    for bound in bounds:
-        node, own, batched = graph.beside(found, Enclosure.exact(bound))
-        shape = np.broadcast_shapes(call.builder.nodes[node].shape, own.shape)
-        grown = common.rearrange(
-            call.builder, node, lambda i, to=shape: np.broadcast_to(i, to), f"{call.name}.expand"
-        )
-        ends = (own.mid, np.array(math.inf)) if largest else (np.array(-math.inf), own.mid)
-        found = clipped(call, graph.tensor(grown, batched), *ends)
-    return found
-
-
-def softmax(call: Call) -> Value:
-    """Softmax or its logarithm; before version 13 over all axes from `axis` on, taken as one."""
-    graph, x = call.graph, call.data()
-    rank, flattens = len(graph.shape(x)), graph.opset < 13
-    axis = call.integer("axis", 1 if flattens else -1) % max(rank, 1)
-    inner = x.batched and axis > 0
-    node, own = (x.node, axis - 1) if inner else (graph.whole(x), axis)
-    shape, log = call.builder.nodes[node].shape, call.proto.op_type == "LogSoftmax"
-    if not flattens or own == len(shape) - 1:
-        return graph.tensor(call.builder.add(Softmax(own, log), node, name=call.name), inner)
-    rows = (math.prod(shape[:own]), math.prod(shape[own:]))
-    flat = common.reshape(call.builder, node, rows, f"{call.name}.flat")
-    found = call.builder.add(Softmax(1, log), flat, name=call.name)
-    return graph.tensor(common.reshape(call.builder, found, shape, f"{call.name}.shape"), inner)
 
 
 def power(call: Call) -> Value:
@@ -184,40 +137,3 @@ def power(call: Call) -> Value:
         raise Refusal(why)
     shape = call.builder.nodes[x.node].shape
     return call.graph.refuse(Refused(call.item(why), power=int(value)), (x.node,), shape, x.batched)
-
-
-def sort(call: Call) -> Value | list[Value]:
-    """TopK: the values are the sorted entries of an axis; their indices are not supported."""
-    graph, x = call.graph, call.data()
-    rank = len(graph.shape(x))
-    axis = call.integer("axis", -1) % rank
-    inner = x.batched and axis > 0
-    node, own = (x.node, axis - 1) if inner else (graph.whole(x), axis)
-    (count,) = call.option("k", 1) or (0,)
-    if not call.integer("sorted", 1):
-        raise Refusal("leaves the order of the entries open (sorted=0)")
-    size, largest = call.builder.nodes[node].shape[own], bool(call.integer("largest", 1))
-    ordered = common.sort_axis(call.builder, node, own, size, call.name, largest)
-    kept = common.select(call.builder, ordered, own, np.arange(count), f"{call.name}.top")
-    return [graph.tensor(kept, inner), Unknown()]
-
-
-def concat(call: Call) -> Value:
-    """Concatenation of branches and constants; MaxMin where it is one."""
-    graph, tensors = call.graph, [v for v in call.inputs if isinstance(v, Tensor)]
-    axis = call.integer("axis", 1) % len(graph.shape(tensors[0]))
-    inner = axis > 0 and all(t.batched for t in tensors)
-    nodes = []
-    for position, value in enumerate(call.inputs):
-        if isinstance(value, Tensor):
-            nodes.append(value.node if inner else graph.whole(value))
-            continue
-        numbers = call.numbers(position)
-        if inner and numbers.shape[0] != 1 or graph.tracked:
-            raise Refusal("joins a constant whose first axis is the batch; fix the batch size to 1 when exporting")
-        nodes.append(graph.constant(numbers.reshape(*numbers.shape[1:]) if inner else numbers, call.name))
-    own = axis - 1 if inner else axis
-    found = max_min(call, nodes, own)
-    if found is None:
-        found = call.builder.add(Concat(own), *nodes, name=call.name)
-    return graph.tensor(found, inner)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +13,14 @@ import onnx
 from lipcert.errors import Unsupported
 from lipcert.network.builder import Builder
 from lipcert.network.enclosure import Enclosure, Float
-from lipcert.network.readers.onnx_values import Array, Graph, Refusal, Tensor, Value, Whole
+from lipcert.network.readers.onnx_graph import Graph
+from lipcert.network.readers.onnx_values import Array, Refusal, Tensor, Value, Whole
+
+# what cannot change the function: hints for training, gradients, memory, and rules for cases that cannot occur here
+HARMLESS = {
+    *("antialias", "consumed_inputs", "cubic_coeff_a", "exclude_outside", "extrapolation_value", "is_test"),
+    *("kernel_shape", "momentum", "ratio", "round_mode", "saturate", "seed", "stash_type", "storage_order"),
+}
 
 
 @dataclass
@@ -25,12 +32,14 @@ class Call:
         proto: the node as stored.
         name: name for people, and of the nodes that it becomes.
         inputs: the values of its inputs; None where an optional one is left out.
+        read: names of the attributes that were asked for.
     """
 
     graph: Graph
     proto: Any
     name: str
     inputs: list[Value | None]
+    read: set[str] = field(default_factory=set)
 
     @property
     def builder(self) -> Builder:
@@ -42,17 +51,28 @@ class Call:
         """The attributes that are set. Floats are the float32 values that the file holds."""
         return {a.name: onnx.helper.get_attribute_value(a) for a in self.proto.attribute}
 
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return an attribute as it is stored."""
+        self.read.add(name)
+        return self.attributes.get(name, default)
+
+    def check_attributes(self) -> None:
+        """Refuse attributes that nobody asked for: they may change what the operator means."""
+        left = self.attributes.keys() - self.read - HARMLESS
+        if left:
+            raise Refusal(f"has attributes {sorted(left)} that are not known for this operator")
+
     def integer(self, name: str, default: int) -> int:
         """Return an integer attribute."""
-        return int(self.attributes.get(name, default))
+        return int(self.get(name, default))
 
     def number(self, name: str, default: float) -> float:
         """Return a float attribute; a default is rounded to float32, the type of attributes."""
-        return float(np.float32(self.attributes.get(name, default)))
+        return float(np.float32(self.get(name, default)))
 
     def text(self, name: str, default: str) -> str:
         """Return a string attribute."""
-        value = self.attributes.get(name, default)
+        value = self.get(name, default)
         return value.decode() if isinstance(value, bytes) else str(value)
 
     def has(self, position: int) -> bool:
@@ -98,8 +118,9 @@ class Call:
 
     def option(self, name: str, position: int) -> list[int] | None:
         """Return integers that are an attribute in old versions and an input in new ones, None where not given."""
-        if name in self.attributes:
-            return [int(i) for i in np.atleast_1d(self.attributes[name])]
+        stored = self.get(name)
+        if stored is not None:
+            return [int(i) for i in np.atleast_1d(stored)]
         if not self.has(position):
             return None
         return [int(i) for i in np.atleast_1d(self.whole(position).pure())]
@@ -126,7 +147,8 @@ def constant_value(array: Array, where: str) -> Value:
             raise ValueError(f"'{where}' holds integers beyond int64")
         return Whole(array.astype(np.int64))
     if array.dtype.kind == "f" or array.dtype.name == "bfloat16":
-        numbers = array.astype(np.float64)  # float16, bfloat16, float32, float64: exact
+        with np.errstate(invalid="ignore"):  # signalling NaN
+            numbers = array.astype(np.float64)  # float16, bfloat16, float32, float64: exact
         if np.isnan(numbers).any():
             raise ValueError(f"'{where}' holds NaN; repair or re-export the checkpoint")
         return Enclosure.exact(numbers)

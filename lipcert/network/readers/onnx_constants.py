@@ -13,106 +13,12 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import onnx
 
 from lipcert.network.enclosure import Enclosure
-from lipcert.network.readers.onnx_call import Call, Handler, constant_value
+from lipcert.network.readers import onnx_sources as sources
+from lipcert.network.readers.onnx_call import Call, Handler
 from lipcert.network.readers.onnx_moves import MOVES, move
-from lipcert.network.readers.onnx_values import Array, Refusal, Tensor, Value, Whole
-
-FLOAT_KINDS = ("float32", "float64", "float16", "bfloat16")
-
-
-# --- sources ------------------------------------------------------------------------------------------------
-
-
-def _constant(call: Call) -> Value:
-    (name, value), *rest = call.attributes.items()
-    if rest or name not in ("value", "value_float", "value_floats", "value_int", "value_ints"):
-        raise Refusal("is no dense numeric constant")
-    if name == "value":
-        return constant_value(onnx.numpy_helper.to_array(value), call.name)
-    return constant_value(np.asarray(value, np.float32 if "float" in name else np.int64), call.name)
-
-
-def _constant_of_shape(call: Call) -> Value:
-    shape = [int(s) for s in call.whole(0).pure()]
-    stored = call.attributes.get("value")
-    value = np.zeros(1, np.float32) if stored is None else onnx.numpy_helper.to_array(stored)
-    return constant_value(np.full(shape, value.reshape(())), call.name)
-
-
-def _range(call: Call) -> Value:
-    start, limit, delta = (int(call.whole(i).pure()) for i in range(3))
-    return Whole(np.arange(start, limit, delta))
-
-
-def shape(call: Call) -> Value:
-    """The shape of any value; an open batch size stays a symbol."""
-    value = call.inputs[0]
-    if isinstance(value, Tensor):
-        at_zero, at_one = (np.array(call.graph.shape(value, n), dtype=np.int64) for n in (0, 1))
-        found = Whole(at_zero, at_one - at_zero)
-        if len(call.graph.sizes) < 2:
-            found = Whole(found.at(call.graph.sizes[0] if call.graph.sizes else 1))
-    else:
-        found = Whole(np.array(value.shape if isinstance(value, Enclosure) else call.whole(0).constant.shape))
-    start, end = call.integer("start", 0), call.attributes.get("end")
-    return found.map(lambda a: a[start:end])
-
-
-def size(call: Call) -> Value:
-    """The number of entries of any value."""
-    sizes = shape(call)
-    assert isinstance(sizes, Whole)
-    if sizes.slope is None:
-        return Whole(np.array(math.prod(int(s) for s in sizes.constant)))
-    rest = math.prod(int(s) for s in sizes.constant[1:])  # only axis 0 depends on N
-    return Whole(np.array(0), np.array(rest))
-
-
-def identity(call: Call) -> Value:
-    """The first input itself."""
-    value = call.inputs[0]
-    if value is None:
-        raise Refusal("has no input")
-    return value
-
-
-def float_kind(call: Call) -> str:
-    """Return the numpy name of the type that a Cast goes to; CastLike goes to the only float type of the data."""
-    if call.proto.op_type == "Cast":
-        return str(onnx.helper.tensor_dtype_to_np_dtype(call.integer("to", 1)).name)
-    if isinstance(call.inputs[1], Whole):
-        return "int64"
-    if len(call.graph.kinds) != 1:
-        raise Refusal("casts to one of several float types in the graph")
-    return next(iter(call.graph.kinds))
-
-
-def _cast(call: Call) -> Value:
-    value, kind = call.inputs[0], float_kind(call)
-    if kind in FLOAT_KINDS:
-        return _rounded(Enclosure.exact(value.pure()) if isinstance(value, Whole) else call.numbers(0), kind)
-    if kind != "bool" and "int" not in kind:
-        raise Refusal(f"casts to {kind}")
-    if isinstance(value, Whole):
-        return value if kind != "bool" else Whole(value.pure() != 0)
-    numbers = np.trunc(call.exact(0))
-    return Whole(numbers != 0 if kind == "bool" else numbers.astype(np.int64))
-
-
-def _rounded(numbers: Enclosure, kind: str) -> Enclosure:
-    """Round stored numbers as the runtime does; what it rounds on numbers it computed is not the network's."""
-    if kind == "float64" or not numbers.is_exact:
-        return numbers
-    bfloat16 = onnx.helper.tensor_dtype_to_np_dtype(onnx.TensorProto.BFLOAT16)
-    with np.errstate(over="ignore"):
-        stored = numbers.mid.astype(bfloat16 if kind == "bfloat16" else kind)
-    return Enclosure.exact(stored.astype(np.float64))
-
-
-# --- arithmetic ---------------------------------------------------------------------------------------------
+from lipcert.network.readers.onnx_values import Array, Refusal, Value, Whole
 
 
 def _add(call: Call) -> Value:
@@ -202,18 +108,17 @@ def _gemm(call: Call) -> Value:
     left, right = call.numbers(0), call.numbers(1)
     left = left.map(np.transpose) if call.integer("transA", 0) else left
     right = right.map(np.transpose) if call.integer("transB", 0) else right
-    found = (left @ right) * Enclosure.exact(call.number("alpha", 1.0))
-    if call.has(2):
-        found = found + call.numbers(2) * Enclosure.exact(call.number("beta", 1.0))
-    return found
+    alpha, beta = (Enclosure.exact(call.number(name, 1.0)) for name in ("alpha", "beta"))
+    found = (left @ right) * alpha
+    return found + call.numbers(2) * beta if call.has(2) else found
 
 
 def _concat(call: Call) -> Value:
     axis = call.integer("axis", 0)
     if isinstance(call.inputs[0], Enclosure):
         parts = [call.numbers(i) for i in range(len(call.inputs))]
-        mids, radii = (np.concatenate([f(p) for p in parts], axis) for f in (lambda p: p.mid, lambda p: p.radius))
-        return Enclosure(mids, radii)
+        mids, radii = [p.mid for p in parts], [p.radius for p in parts]
+        return Enclosure(np.concatenate(mids, axis), np.concatenate(radii, axis))
     wholes = [call.whole(i) for i in range(len(call.inputs))]
     slopes = [np.zeros_like(w.constant) if w.slope is None else w.slope for w in wholes]
     return Whole(np.concatenate([w.constant for w in wholes], axis), np.concatenate(slopes, axis))
@@ -221,9 +126,9 @@ def _concat(call: Call) -> Value:
 
 def reduced_axes(call: Call, rank: int) -> list[int]:
     """Return the axes of a reduction, sorted; all of them where none are named and the node says so."""
-    axes = call.option("axes", 1)
+    axes, stay = call.option("axes", 1), call.integer("noop_with_empty_axes", 0)
     if not axes:
-        return [] if call.integer("noop_with_empty_axes", 0) else list(range(rank))
+        return [] if stay else list(range(rank))
     return sorted({axis % rank for axis in axes})
 
 
@@ -304,24 +209,24 @@ _EXACT: Sequence[tuple[str, Callable[..., Any]]] = (
 
 FOLDS: Mapping[str, Handler] = MappingProxyType(
     {
-        **{name: move for name in MOVES},
+        **dict.fromkeys(MOVES, move),
         **{name: _exactly(function) for name, function in _EXACT},
         "Add": _add,
-        "Cast": _cast,
-        "CastLike": _cast,
+        "Cast": sources.cast,
+        "CastLike": sources.cast,
         "Concat": _concat,
-        "Constant": _constant,
-        "ConstantOfShape": _constant_of_shape,
+        "Constant": sources.constant,
+        "ConstantOfShape": sources.constant_of_shape,
         "Div": _div,
-        "Dropout": identity,
+        "Dropout": sources.identity,
         "Gemm": _gemm,
-        "Identity": identity,
+        "Identity": sources.identity,
         "MatMul": lambda call: call.numbers(0) @ call.numbers(1),
         "Mod": _mod,
         "Mul": _mul,
         "Neg": _neg,
         "Pow": _pow,
-        "Range": _range,
+        "Range": sources.whole_range,
         "Reciprocal": lambda call: call.numbers(0).reciprocal(),
         "ReduceL2": _reduce(lambda total, _: total.sqrt(), square=True),
         "ReduceMax": _reduce_whole(np.max),
@@ -330,8 +235,8 @@ FOLDS: Mapping[str, Handler] = MappingProxyType(
         "ReduceProd": _reduce_whole(np.prod),
         "ReduceSum": _either(_reduce_whole(np.sum), _reduce(lambda total, _: total)),
         "ReduceSumSquare": _reduce(lambda total, _: total, square=True),
-        "Shape": shape,
-        "Size": size,
+        "Shape": sources.shape,
+        "Size": sources.size,
         "Sqrt": lambda call: call.numbers(0).sqrt(),
         "Sub": _sub,
     }

@@ -16,7 +16,8 @@ import numpy as np
 from lipcert.network.enclosure import Enclosure
 from lipcert.network.graph import Shape
 from lipcert.network.readers.onnx_call import Call
-from lipcert.network.readers.onnx_values import Array, Graph, Move, Refusal, Tensor, Unknown, Value, Whole
+from lipcert.network.readers.onnx_graph import Graph, Move
+from lipcert.network.readers.onnx_values import Array, Refusal, Tensor, Unknown, Value, Whole
 
 
 def move(call: Call) -> list[Value]:
@@ -66,7 +67,7 @@ def _flatten(call: Call) -> list[Move]:
 
 
 def _transpose(call: Call) -> list[Move]:
-    order = call.attributes.get("perm")
+    order = call.get("perm")
     return [lambda a, _: a.transpose(order)]
 
 
@@ -112,7 +113,7 @@ def _gather(call: Call) -> list[Move]:
 
 
 def _split(call: Call) -> list[Move]:
-    shape, outputs = shape_of(call), len(call.proto.output)
+    shape, outputs = shape_of(call), int(call.get("num_outputs", len(call.proto.output)))
     axis = call.integer("axis", 0) % len(shape)
     sizes = call.option("split", 1)
     if sizes is None:
@@ -156,10 +157,11 @@ def _depth_to_space(call: Call) -> list[Move]:
 
 def _space_to_depth(call: Call) -> list[Move]:
     b = call.integer("blocksize", 1)
+    order = (0, 1, 3, 5, 2, 4) if call.text("mode", "DCR") == "CRD" else (0, 3, 5, 1, 2, 4)
 
     def step(a: Array, _: int) -> Any:
         n, c, h, w = a.shape
-        blocks = a.reshape(n, c, h // b, b, w // b, b).transpose(0, 3, 5, 1, 2, 4)
+        blocks = a.reshape(n, c, h // b, b, w // b, b).transpose(order)
         return blocks.reshape(n, c * b**2, h // b, w // b)
 
     return [step]
@@ -191,15 +193,13 @@ def _resize(call: Call) -> list[Move]:
 
 def _factors(call: Call) -> Callable[[Shape, int], list[float]]:
     """Return the function (graph shape, batch size) -> factor of each axis, for Resize and Upsample."""
-    axes = call.attributes.get("axes")
+    axes = call.get("axes")
     position = 1 if call.proto.op_type == "Upsample" or call.graph.opset <= 10 else 2
-    scales: list[float] | None = None
-    if "scales" in call.attributes:
-        scales = [float(s) for s in call.attributes["scales"]]
-    elif call.has(position) and call.numbers(position).shape != (0,):
+    policy, scales = call.text("keep_aspect_ratio_policy", "stretch"), call.get("scales")
+    if scales is None and call.has(position) and call.numbers(position).shape != (0,):
         scales = [float(s) for s in call.exact(position)]
     target = None if scales is not None else call.whole(3)
-    if target is not None and call.text("keep_aspect_ratio_policy", "stretch") != "stretch":
+    if target is not None and policy != "stretch":
         raise Refusal("keeps the aspect ratio; only plain sizes are supported")
 
     def factors(shape: Shape, size: int) -> list[float]:

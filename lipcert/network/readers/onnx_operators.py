@@ -9,22 +9,25 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from lipcert.network.readers import onnx_activations as activations
-from lipcert.network.readers import onnx_affine as affine
-from lipcert.network.readers import onnx_constants as constants
+from lipcert.network.readers import onnx_branches as branches
+from lipcert.network.readers import onnx_conv as conv
+from lipcert.network.readers import onnx_matrix as matrix
 from lipcert.network.readers import onnx_pooling as pooling
+from lipcert.network.readers import onnx_sources as sources
+from lipcert.network.readers import onnx_sums as sums
 from lipcert.network.readers.common import NORMALISATION_REASON, PRODUCT_REASON
 from lipcert.network.readers.onnx_call import Call, Handler
 from lipcert.network.readers.onnx_moves import MOVES, move
-from lipcert.network.readers.onnx_values import Refusal, Tensor, Unknown, Value
+from lipcert.network.readers.onnx_values import Refusal, Unknown, Value
 
 
 def _cast(call: Call) -> Value:
     """A cast between float types is the identity on real numbers; its rounding is the runtime's."""
-    kind = constants.float_kind(call)
-    if kind not in constants.FLOAT_KINDS:
+    kind = sources.float_kind(call)
+    if kind not in sources.FLOAT_KINDS:
         raise Refusal(f"casts data to {kind}, which jumps")
     call.graph.kinds.add(kind)
-    return constants.identity(call)
+    return sources.identity(call)
 
 
 def _dropout(call: Call) -> list[Value]:
@@ -32,37 +35,37 @@ def _dropout(call: Call) -> list[Value]:
     training = call.has(2) and bool(call.whole(2).pure().any())
     if training or (call.graph.opset < 7 and not call.integer("is_test", 0)):
         raise Refusal("drops entries at random (training mode); export the model in evaluation mode")
-    return [constants.identity(call), Unknown()]
+    return [sources.identity(call), Unknown()]
 
 
 OPERATORS: Mapping[str, Handler] = MappingProxyType(
     {
-        **{name: move for name in MOVES},
-        **{name: activations.activation for name in activations.ACTIVATIONS},
-        "Add": affine.add,
+        **dict.fromkeys(MOVES, move),
+        **dict.fromkeys(activations.ACTIVATIONS, activations.activation),
+        "Add": sums.add,
         "AveragePool": pooling.average_pool,
-        "BatchNormalization": affine.batch_norm,
+        "BatchNormalization": conv.batch_norm,
         "Cast": _cast,
         "CastLike": _cast,
         "Clip": activations.clip,
-        "Concat": activations.concat,
-        "Conv": affine.conv,
-        "ConvTranspose": affine.conv_transpose,
-        "Div": affine.divide,
+        "Concat": branches.concat,
+        "Conv": conv.conv,
+        "ConvTranspose": conv.conv_transpose,
+        "Div": sums.divide,
         "Dropout": _dropout,
         "Gelu": activations.gelu,
-        "Gemm": affine.gemm,
+        "Gemm": matrix.gemm,
         "GlobalAveragePool": pooling.global_pool("mean"),
         "GlobalMaxPool": pooling.global_pool("max"),
-        "Identity": constants.identity,
-        "LogSoftmax": activations.softmax,
-        "MatMul": affine.matmul,
-        "Max": activations.maximum,
+        "Identity": sources.identity,
+        "LogSoftmax": branches.softmax,
+        "MatMul": matrix.matmul,
+        "Max": branches.maximum,
         "MaxPool": pooling.max_pool,
-        "Mean": affine.mean,
-        "Min": activations.minimum,
-        "Mul": affine.multiply,
-        "Neg": affine.negate,
+        "Mean": sums.mean,
+        "Min": branches.minimum,
+        "Mul": sums.multiply,
+        "Neg": sums.negate,
         "PRelu": activations.prelu,
         "Pad": pooling.pad,
         "Pow": activations.power,
@@ -71,14 +74,14 @@ OPERATORS: Mapping[str, Handler] = MappingProxyType(
         "ReduceMin": pooling.reduction("min"),
         "ReduceSum": pooling.reduction("sum"),
         "Selu": activations.selu,
-        "Shape": constants.shape,
+        "Shape": sources.shape,
         "Shrink": activations.shrink,
-        "Size": constants.size,
-        "Softmax": activations.softmax,
-        "Sub": affine.subtract,
-        "Sum": affine.add,
+        "Size": sources.size,
+        "Softmax": branches.softmax,
+        "Sub": sums.subtract,
+        "Sum": sums.add,
         "Swish": activations.swish,
-        "TopK": activations.sort,
+        "TopK": branches.sort,
     }
 )
 
@@ -105,9 +108,7 @@ _REASONS: Mapping[str, str] = MappingProxyType(
 
 def reason(operator: str, on_constants: bool) -> str:
     """Return why an operator cannot be read, and what to do where something can be done."""
-    if on_constants and operator not in FOLDS and operator in (OPERATORS.keys() | _REASONS.keys() - {"If", "Loop"}):
+    known = _REASONS.get(operator, "there is no rule for this operator")
+    if on_constants and known != _CONTROL:
         return "is applied to constants and is not folded; fold constants when exporting the model"
-    return _REASONS.get(operator, "there is no rule for this operator")
-
-
-FOLDS = constants.FOLDS
+    return known

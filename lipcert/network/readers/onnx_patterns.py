@@ -1,4 +1,4 @@
-r"""Activations that exporters write as several nodes: SiLU, GELU, Mish, hard-swish, softsign, MaxMin.
+r"""Activations that exporters write as several nodes: SiLU, GELU, Mish, hard-swish, softsign.
 
 A product of two branches p and g is looked at where it is multiplied: if g is an activation of p, the product may
 be a known function of p alone. The constants of the file are kept, whatever they are: for any c != 0
@@ -23,7 +23,7 @@ import numpy as np
 
 from lipcert.network.builder import Builder
 from lipcert.network.enclosure import Enclosure
-from lipcert.network.operators import Concat, Elementwise, Extremum, Gather, Ints, Reshape, Scale, Sum
+from lipcert.network.operators import Elementwise, Scale, Sum
 from lipcert.network.readers import common
 from lipcert.network.readers.onnx_call import Call
 from lipcert.network.readers.onnx_values import Refused, Tensor
@@ -50,13 +50,11 @@ def product(call: Call, left: Tensor, right: Tensor) -> Tensor:
     """Append the product of two branches: a known activation, or a stand-in that is reported if it is needed."""
     graph = call.graph
     nodes, batched = graph.aligned([left, right], call.name)
-    factors = _factors(call.builder, nodes)
-    if factors is not None:
-        total, leaves = factors
-        for x, gate in (leaves, leaves[::-1]):
-            found = _gated(call.builder, x, gate)
-            if found is not None:
-                return graph.tensor(_emit(call, x, found, total), batched)
+    (c, a), (d, b) = (_bare(call.builder, node) for node in nodes)
+    for x, gate in ((a, b), (b, a)):
+        found = _gated(call.builder, x, gate)
+        if found is not None:
+            return graph.tensor(_emit(call, x, found, c * d), batched)
     op = Refused(call.item(common.PRODUCT_REASON), product=True)
     return graph.refuse(op, tuple(nodes), call.builder.nodes[nodes[0]].shape, batched)
 
@@ -65,18 +63,14 @@ def quotient(call: Call, left: Tensor, right: Tensor) -> Tensor:
     """Append the quotient of two branches: softsign, or a stand-in that is reported if it is needed."""
     graph, builder = call.graph, call.builder
     nodes, batched = graph.aligned([left, right], call.name)
-    factors = _factors(builder, nodes[:1])
-    outer = _scalar_scale(builder, nodes[1])
-    if factors is not None and outer is not None and len(factors[1]) == 1:
-        total, (x,) = factors
-        slope, offset, inside = outer
-        op = builder.nodes[inside].op
-        line = _line(builder, builder.nodes[inside].inputs[0], x) if _is(op, "abs") else None
-        if line is not None and _equal(line[1], ZERO) and (offset.mid > 0) and (slope.mid > 0):
-            size = line[0] if line[0].mid >= 0 else -line[0]
-            inner = slope * size / offset
-            known = Known("softsign", inner, (offset * inner).reciprocal())
-            return graph.tensor(_emit(call, x, known, total), batched)
+    total, x = _bare(builder, nodes[0])
+    slope, offset, inside = _behind_scales(builder, nodes[1])
+    op = builder.nodes[inside].op
+    line = _line(builder, builder.nodes[inside].inputs[0], x) if _is(op, "abs") else None
+    if line is not None and _equal(line[1], ZERO) and offset.mid > 0 and slope.mid > 0 and line[0].mid != 0:
+        inner = slope * (line[0] if line[0].mid > 0 else -line[0]) / offset
+        known = Known("softsign", inner, (offset * inner).reciprocal())
+        return graph.tensor(_emit(call, x, known, total), batched)
     why = "divides by a value that depends on the input, so its slope is not bounded"
     return graph.refuse(Refused(call.item(why)), tuple(nodes), builder.nodes[nodes[0]].shape, batched)
 
@@ -95,8 +89,7 @@ def _emit(call: Call, x: int, known: Known, total: Enclosure) -> int:
 
 def _gated(builder: Builder, x: int, gate: int) -> Known | None:
     """Return what x * gate is as a function of x, or None where no identity applies."""
-    scale = _scalar_scale(builder, gate)
-    slope, offset, inside = scale if scale is not None else (ONE, ZERO, gate)
+    slope, offset, inside = _behind_scales(builder, gate)
     node = builder.nodes[inside]
     if not isinstance(node.op, Elementwise) or any(p.size != 1 for p in node.op.params):
         return None
@@ -175,33 +168,26 @@ def _scalar_scale(builder: Builder, node: int) -> tuple[Enclosure, Enclosure, in
     return op.factor.reshape(), op.shift.reshape(), builder.nodes[node].inputs[0]
 
 
-def _factors(builder: Builder, nodes: list[int]) -> tuple[Enclosure, list[int]] | None:
-    """Write a product as a number times at most two nodes; None where more are left."""
-    total, leaves, waiting = ONE, [], list(nodes)
-    while waiting:
-        node = waiting.pop()
-        op, scale = builder.nodes[node].op, _scalar_scale(builder, node)
-        if scale is not None and _equal(scale[1], ZERO):
-            total = total * scale[0]
-            waiting.append(scale[2])
-        elif isinstance(op, Refused) and op.product:
-            waiting.extend(builder.nodes[node].inputs)
-        else:
-            leaves.append(node)
-        if len(waiting) + len(leaves) > 2:
-            return None
-    return total, leaves
+def _bare(builder: Builder, node: int) -> tuple[Enclosure, int]:
+    """Return (c, other) with node = c other, where other is not a multiple of anything."""
+    c = ONE
+    while (scale := _scalar_scale(builder, node)) is not None and _equal(scale[1], ZERO):
+        c, node = c * scale[0], scale[2]
+    return c, node
+
+
+def _behind_scales(builder: Builder, node: int, x: int = -1) -> tuple[Enclosure, Enclosure, int]:
+    """Return (c, d, other) with node = c other + d, where other is x, or no scale."""
+    c, d = ONE, ZERO
+    while node != x and (scale := _scalar_scale(builder, node)) is not None:
+        c, d, node = c * scale[0], c * scale[1] + d, scale[2]
+    return c, d, node
 
 
 def _line(builder: Builder, node: int, x: int) -> tuple[Enclosure, Enclosure] | None:
     """Return (c, d) with node = c x + d, or None."""
-    c, d = ONE, ZERO
-    while node != x:
-        scale = _scalar_scale(builder, node)
-        if scale is None:
-            return None
-        c, d, node = c * scale[0], c * scale[1] + d, scale[2]
-    return c, d
+    c, d, other = _behind_scales(builder, node, x)
+    return (c, d) if other == x else None
 
 
 Polynomial = dict[int, Enclosure]  # degree -> coefficient
@@ -243,53 +229,3 @@ def _combine(terms: list[tuple[Enclosure, Polynomial]]) -> Polynomial:
         for degree, coefficient in part.items():
             found[degree] = found.get(degree, ZERO) + number * coefficient
     return {degree: c for degree, c in found.items() if not _equal(c, ZERO)} or {0: ZERO}
-
-
-# --- MaxMin -------------------------------------------------------------------------------------------------
-
-
-def max_min(call: Call, nodes: list[int], axis: int) -> int | None:
-    """Append MaxMin for Concat(max(a, b), min(a, b)) in either order along `axis`; None where it is something else."""
-    builder = call.builder
-    if len(nodes) != 2:
-        return None
-    first, second = (_through_reshapes(builder, node) for node in nodes)
-    ops = [builder.nodes[i].op for i in (first, second)]
-    if not (isinstance(ops[0], Extremum) and isinstance(ops[1], Extremum)):
-        return None
-    pair = builder.nodes[first].inputs
-    if ops[0].maximum == ops[1].maximum or sorted(pair) != sorted(builder.nodes[second].inputs) or len(pair) != 2:
-        return None
-    source, groups = _pairs(call, *pair)
-    shape = builder.nodes[nodes[0]].shape
-    ranks = 2 * np.arange(len(groups)).reshape(shape)
-    back = np.concatenate([ranks + int(op.maximum) for op in ops if isinstance(op, Extremum)], axis=axis)
-    return common.sort_groups(builder, source, groups, back, call.name)
-
-
-def _through_reshapes(builder: Builder, node: int) -> int:
-    while isinstance(builder.nodes[node].op, Reshape):
-        node = builder.nodes[node].inputs[0]
-    return node
-
-
-def _pairs(call: Call, a: int, b: int) -> tuple[int, Ints]:
-    """Return a node and, for each entry of a and b, the two positions in it that hold them."""
-    builder = call.builder
-    (source, left), (other, right) = (_origin(builder, node) for node in (a, b))
-    if source != other or min(left.min(), right.min()) < 0:
-        count = builder.nodes[a].size
-        parts = [common.reshape(builder, node, (count,), f"{call.name}.flat") for node in (a, b)]
-        source = builder.add(Concat(0), *parts, name=f"{call.name}.pairs")
-        left, right = np.arange(count), np.arange(count, 2 * count)
-    return source, np.stack([left.ravel(), right.ravel()], axis=1)
-
-
-def _origin(builder: Builder, node: int) -> tuple[int, Ints]:
-    """Return the node behind all index maps, and the flat position in it of each entry; -1 for a constant 0."""
-    index: Ints = np.arange(builder.nodes[node].size)
-    while isinstance(op := builder.nodes[node].op, (Gather, Reshape)):
-        if isinstance(op, Gather):
-            index = np.append(op.index.ravel(), -1)[index]
-        node = builder.nodes[node].inputs[0]
-    return node, index

@@ -8,9 +8,9 @@ from typing import Literal
 from lipcert.network.enclosure import Enclosure
 from lipcert.network.operators import Extremum, Scale
 from lipcert.network.readers import common, pooling
-from lipcert.network.readers.onnx_affine import spatial, window_padding
 from lipcert.network.readers.onnx_call import Call, Handler
 from lipcert.network.readers.onnx_constants import reduced_axes
+from lipcert.network.readers.onnx_conv import spatial, window_padding
 from lipcert.network.readers.onnx_values import Refusal, Tensor, Unknown, Value
 
 How = Literal["mean", "sum", "max", "min"]
@@ -23,7 +23,7 @@ MODES: dict[str, common.PadMode] = {
 
 
 def _window(call: Call, node: int) -> pooling.Window:
-    kernel = tuple(int(k) for k in call.attributes["kernel_shape"])
+    kernel = tuple(int(k) for k in call.get("kernel_shape"))
     stride, dilation = spatial(call, "strides", len(kernel)), spatial(call, "dilations", len(kernel))
     size = call.builder.nodes[node].shape[1:]
     padding = window_padding(call, size, (kernel, stride, dilation))
@@ -58,7 +58,7 @@ def reduction(how: How) -> Handler:
     """Return the handler that reduces the axes named by the node."""
 
     def handler(call: Call) -> Value:
-        graph, x = call.graph, call.data()
+        graph, x, keep = call.graph, call.data(), call.integer("keepdims", 1)
         axes = reduced_axes(call, len(graph.shape(x)))
         if not axes:
             return x
@@ -66,7 +66,7 @@ def reduction(how: How) -> Handler:
         node = x.node if inner else graph.whole(x)
         own = [axis - 1 for axis in axes] if inner else axes
         found = _reduced(call, node, own, how)
-        if not call.integer("keepdims", 1):
+        if not keep:
             kept = [s for a, s in enumerate(call.builder.nodes[node].shape) if a not in own]
             found = common.reshape(call.builder, found, kept, f"{call.name}.squeeze")
         return graph.tensor(found, inner)
@@ -102,7 +102,7 @@ def pad(call: Call) -> Value:
     widths = [(0, 0)] * rank
     for axis, before, after in zip(places, pads[: len(pads) // 2], pads[len(pads) // 2 :], strict=True):
         widths[axis] = (before, after)
-    value = float(call.attributes.get("value", 0.0))
+    value = call.number("value", 0.0)
     if call.has(2):
         value = float(call.exact(2).reshape(()))
     inner = x.batched and widths[0] == (0, 0)

@@ -22,17 +22,16 @@ from lipcert.network.operators import Concat, Extremum, Gather, Ints, Reshape, S
 from lipcert.network.readers.common import rearrange, sort_groups
 from lipcert.network.readers.torch_values import MIXES, Known, Refused, Size, Step, Traced, Value
 
-MOVERS = frozenset(
-    """
-    _unsafe_view alias broadcast_to channel_shuffle chunk clone constant_pad_nd contiguous detach diagonal expand
-    flatten flip im2col index index_select lift lift_fresh lift_fresh_copy moveaxis movedim narrow
-    native_channel_shuffle numpy_T pad permute pixel_shuffle pixel_unshuffle ravel reflection_pad1d reflection_pad2d
-    reflection_pad3d repeat repeat_interleave replication_pad1d replication_pad2d replication_pad3d reshape roll
-    select slice split split_with_sizes squeeze swapaxes swapdims t tensor_split tile transpose tril triu unbind
-    unflatten unfold unsafe_chunk unsafe_split unsafe_split_with_sizes unsqueeze upsample_nearest1d
-    upsample_nearest2d upsample_nearest3d view
-    """.split()
-)
+_NAMES = """
+_unsafe_view alias broadcast_to channel_shuffle chunk clone constant_pad_nd contiguous detach detach_ diagonal
+expand flatten flip im2col index index_select lift lift_fresh lift_fresh_copy moveaxis movedim mT narrow
+native_channel_shuffle numpy_T pad permute pixel_shuffle pixel_unshuffle ravel reflection_pad1d
+reflection_pad2d reflection_pad3d repeat repeat_interleave replication_pad1d replication_pad2d
+replication_pad3d reshape roll select slice split split_with_sizes squeeze swapaxes swapdims t
+tensor_split tile transpose tril triu unbind unflatten unfold unsafe_chunk unsafe_split
+unsafe_split_with_sizes unsqueeze upsample_nearest1d upsample_nearest2d upsample_nearest3d view
+"""
+MOVERS = frozenset(_NAMES.split())
 
 
 def move(step: Step) -> Value:
@@ -91,7 +90,7 @@ def _one_sample(array: Any, batch: int, count: int) -> Ints:
 
 def _call(step: Step, first: torch.Tensor, position: int) -> Any:
     """Run the operator with `first` as its first argument."""
-    name, *others = step.arguments
+    _first, *others = step.arguments
     arguments = {other: _plain(step.arguments[other], position) for other in others}
     try:
         return step.target(first, **arguments)
@@ -135,6 +134,11 @@ def cat(step: Step) -> int:
     if any(step.rank(node) != rank for node in nodes):
         raise Refused(MIXES)
     return _join(step, nodes, step.axis(step.get("dim", 0), nodes[0]))
+
+
+def hstack(step: Step) -> int:
+    """Append a concatenation along the first axis behind the batch."""
+    return _join(step, _all_traced(step), 0)
 
 
 def stack(step: Step) -> int:
@@ -189,4 +193,10 @@ def _behind_reshapes(step: Step, node: int) -> int:
 
 
 Handler = Callable[[Step], Value]
-HANDLERS: dict[str, Handler] = {**dict.fromkeys(MOVERS, move), "cat": cat, "concat": cat, "stack": stack}
+HANDLERS: dict[str, Handler] = {
+    **dict.fromkeys(MOVERS, move),
+    "cat": cat,
+    "concat": cat,
+    "hstack": hstack,
+    "stack": stack,
+}

@@ -26,8 +26,8 @@ from lipcert.network.graph import Shape
 from lipcert.network.operators import Operator
 
 MIXES = (
-    "mixes the samples of a batch or moves the batch axis (axis 0), so that no function of one sample is computed; "
-    "keep axis 0 as it is"
+    "mixes the samples of a batch or moves the batch axis (axis 0), so that no function of one sample is "
+    "computed; keep axis 0 as it is"
 )
 COMPUTED = "is computed from the input where a constant is needed: its slope has no global bound"
 
@@ -180,6 +180,23 @@ class Step:
             raise Refused(f"its argument '{name}' is not a plain number")
         return float(value)
 
+    def fitted(self, name: str) -> Enclosure:
+        """Return a constant argument without its batch axis, which must be of size 1 where the constant has it."""
+        value, rank = self.constant(name), len(self.shape) + 1
+        if value.mid.ndim > rank or (value.mid.ndim == rank and value.shape[0] != 1):
+            raise Refused(MIXES)
+        return value.reshape(*value.shape[1:]) if value.mid.ndim == rank else value
+
+    def parameter(self, name: str) -> np.ndarray[Any, Any]:
+        """Return a constant argument as a parameter of an activation, broadcastable to the output."""
+        return self.exact(self.fitted(name))
+
+    def exact(self, value: Enclosure) -> np.ndarray[Any, Any]:
+        """Return the numbers of a constant that must be known exactly."""
+        if not value.is_exact:
+            raise Refused("has a parameter that the graph computes and float64 cannot hold; store it in the checkpoint")
+        return np.array(value.mid)
+
     def scalar(self, name: str) -> np.ndarray[Any, Any]:
         """Return a number as a parameter of an activation: 0-d float64, rounded to the output's dtype."""
         return np.array(rounded(Enclosure.exact(self.number(name)), self.dtype).mid)
@@ -190,7 +207,10 @@ class Step:
         if value is None or value == []:
             value = default
         listed = list(value) if isinstance(value, (list, tuple)) else [value]
-        if any(isinstance(v, bool) or not isinstance(v, int) for v in listed) or len(listed) not in (1, count):
+        if any(isinstance(v, bool) or not isinstance(v, int) for v in listed) or len(listed) not in (
+            1,
+            count,
+        ):
             raise Refused(f"its argument '{name}' is not {count} plain integers")
         return tuple(listed * count if len(listed) == 1 else listed)
 

@@ -1,14 +1,14 @@
 r"""Verified l2 norms of convolutions on an image, borders exact: the Gram matrix by rows of the image.
 
-For a convolution A without dilation (`geometry` removes it), A A' couples two output rows only if they share an
-input row: rows at most (taps - 1) // stride apart; A'A couples input rows at most taps - 1 apart. Groups of so many
-rows make s^2 I - A A' block tridiagonal, and `is_psd` proves it. Slabs of A (the rows of one group) have single
-weights as entries, so they are exact; slabs in the middle of the image are all alike, and their products are
-computed once.
+For a convolution A without dilation (`geometry` removes it), A A' couples two output rows only if they
+share an input row: rows at most (taps - 1) // stride apart; A'A couples input rows at most taps - 1 apart.
+Groups of so many rows make s^2 I - A A' block tridiagonal, and `is_psd` proves it. Slabs of A (the rows of
+one group) have single weights as entries, so they are exact; slabs in the middle of the image are all
+alike, and their products are computed once.
 
-Rounding: an entry of the Gram matrix is a dot product with at most T = channels * taps terms that are not zero
-(zeros add no error), so the error matrix is at most gamma_T |A||A|' entrywise, its spectral norm at most
-gamma_T m^2 where m is an upper bound of || |A| ||_2 (`magnitude`).
+Rounding: an entry of the Gram matrix is a dot product with at most T = channels * taps terms that are not
+zero (zeros add no error), so the error matrix is at most gamma_T |A||A|' entrywise, its spectral norm at
+most gamma_T m^2 where m is an upper bound of || |A| ||_2 (`magnitude`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -69,7 +70,7 @@ def _layout(kernel: Kernel, part: tuple[Axis, ...], axis: int, transposed: bool)
     n = step * row_channels * math.prod(x.inputs if transposed else x.outputs for x in others)
     width = reach * column_channels * math.prod(x.outputs if transposed else x.inputs for x in others)
     groups = -(-rows // step)
-    flops = n * n * width + 4 / 3 * n**3 if groups == 1 else min(groups, 4) * 3 * n * n * width + groups * 5.4 * n**3
+    flops = n * n * width + 2 / 3 * n**3 if groups == 1 else min(groups, 4) * 3 * n * n * width + groups * 4 * n**3
     return Layout(axis, transposed, step, float(flops))
 
 
@@ -104,11 +105,11 @@ def _complement(
     """Return the blocks of square I - A A' (or A'A); equal ones are the same array."""
     along = part[layout.axis]
     rows = along.inputs if layout.transposed else along.outputs
-    slabs: dict[bytes, Float] = {}
-    pivots: dict[bytes, Float] = {}
-    crossings: dict[tuple[bytes, bytes, int], Float] = {}
+    slabs: dict[str, Float] = {}
+    pivots: dict[str, Float] = {}
+    crossings: dict[tuple[str, str, int], Float] = {}
     diagonal, below = [], []
-    before: tuple[bytes, int] | None = None
+    before: tuple[str, int] | None = None
     for start in range(0, rows, layout.step):
         size = min(layout.step, rows - start)
         first, links = _links(along, layout.transposed, start, size)
@@ -128,7 +129,7 @@ def _complement(
 
 
 def _links(axis: Axis, transposed: bool, start: int, size: int) -> tuple[int, Links]:
-    """Return the first column that the rows [start, start + size) meet, and for each tap the rows and columns.
+    """Return the first column that the rows [start, start + size) meet, and for each tap who meets whom.
 
     Rows are counted from `start`, columns from the first one.
     """
@@ -147,29 +148,27 @@ def _all_links(axis: Axis, transposed: bool) -> Links:
     return [(i, o) if transposed else (o, i) for o, i in pairs]
 
 
-def _pattern(size: int, links: Links) -> bytes:
-    return repr((size, [(rows.tolist(), columns.tolist()) for rows, columns in links])).encode()
+def _pattern(size: int, links: Links) -> str:
+    return repr((size, [(rows.tolist(), columns.tolist()) for rows, columns in links]))
 
 
-def _slab(
-    weight: Float, part: tuple[Axis, ...], layout: Layout, links: Links, size: int
-) -> Float:
+def _slab(weight: Float, part: tuple[Axis, ...], layout: Layout, links: Links, size: int) -> Float:
     """Return the rows of one group as (rows * channels, columns along the axis, other columns * channels)."""
     others = [axis for j, axis in enumerate(part) if j != layout.axis]
     swap = layout.transposed
     sides = [(axis.inputs, axis.outputs) if swap else (axis.outputs, axis.inputs) for axis in others]
-    taps = np.moveaxis(weight, 2 + layout.axis, 2)
-    taps = taps.swapaxes(0, 1) if swap else taps
+    kernel = np.moveaxis(weight, 2 + layout.axis, 2)  # the axis first, and the channels last
+    kernel = np.moveaxis(kernel, (0, 1), (-1, -2) if swap else (-2, -1))
     reach = max((int(columns.max()) + 1 for _, columns in links if columns.size), default=0)
     rows, columns = (size, *(r for r, _ in sides)), (reach, *(c for _, c in sides))
-    slab = np.zeros((*rows, taps.shape[0], *columns, taps.shape[1]))
+    slab = np.zeros((*rows, kernel.shape[-2], *columns, kernel.shape[-1]))
     pairs = [links, *(_all_links(axis, swap) for axis in others)]
     for tap in product(*(range(len(axis)) for axis in pairs)):
         chosen = [axis[k] for axis, k in zip(pairs, tap, strict=True)]
-        row_index = np.ix_(*(r for r, _ in chosen))
-        column_index = np.ix_(*(c for _, c in chosen))
-        slab[(*row_index, slice(None), *column_index, slice(None))] = taps[(slice(None), slice(None), *tap)]
-    return slab.reshape(math.prod(rows) * taps.shape[0], reach, math.prod(columns[1:]) * taps.shape[1])
+        row_index: list[Any] = [*np.ix_(*(r for r, _ in chosen)), slice(None)]
+        column_index: list[Any] = [*np.ix_(*(c for _, c in chosen)), slice(None)]
+        slab[tuple(row_index + column_index)] = kernel[tap]
+    return slab.reshape(math.prod(rows) * kernel.shape[-2], reach, math.prod(columns[1:]) * kernel.shape[-1])
 
 
 def _crossing(slab: Float, before: Float, offset: int) -> Float:

@@ -1,11 +1,12 @@
 r"""Verified l2 norms of dense matrices.
 
-||X||_2 <= s  iff  s^2 I - X X' >= 0 (or X' X, whichever is smaller). The Gram matrix is computed in float64; each of
-its entries is off by at most gamma_b (|X||X|')_ij + b TINY, b the length of the dot products, so the row sums
-t = gamma_b |X|(|X|'1) + ... cover it in `is_psd`. The claim s is the witness; nothing else is trusted.
+||X||_2 <= s  iff  s^2 I - X X' >= 0 (or X' X, whichever is smaller). The Gram matrix is computed in
+float64; each of its entries is off by at most gamma_b (|X||X|')_ij + b TINY, b the length of the dot
+products, so the row sums t = gamma_b |X|(|X|'1) + ... cover it in `is_psd`. The claim s is the witness;
+nothing else is trusted.
 
-Room: a claim passes when it exceeds the norm by about n^2 u plus gamma_b || |X| ||^2 / ||X||^2, relative to s^2:
-some 1e-9 for n = 4096.
+Room: a claim passes when it exceeds the norm by about n^2 u plus gamma_b || |X| ||^2 / ||X||^2, relative to
+s^2: some 1e-9 for n = 4096.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from lipcert.proof.rounding import inflate, matmul_up, norms_up, product_down, t
 def dense_at_most(matrix: Float, claim: float) -> bool:
     """Whether a matrix, or every one of a stack (..., a, b), is proved to have l2 norm at most `claim`.
 
-    Entries are expected to be of order 1 (see `norms.scaling`). Cost: a^2 b + (4/3) a^3 flops, a <= b.
+    Entries are expected to be of order 1 (see `norms.scaling`). Cost: a^2 b + (2/3) a^3 flops, a <= b.
     """
     if claim < 0:
         return False
@@ -47,4 +48,4 @@ def shifted_gram(gram: Float, square: float) -> Float:
 def dense_flops(rows: int, columns: int) -> float:
     """Return the cost of `dense_at_most` for one matrix."""
     a, b = sorted((rows, columns))
-    return float(a * a * b + 4 / 3 * a**3)
+    return float(a * a * b + 2 / 3 * a**3)

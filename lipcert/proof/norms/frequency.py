@@ -1,28 +1,31 @@
 r"""Verified l2 norms of convolutions by frequency: one small matrix per point of a grid.
 
-Polyphase form. Output o reads inputs stride o + shift; write shift = stride a + r with 0 <= r < stride. With the
-inputs of phase r as channels of their own, this is a convolution of stride 1 with shifts a. Its symbol is
-K(w) = sum over taps of W_tap exp(2 pi i w.a), a matrix (outputs, phases * inputs) per group.
+Polyphase form. Output o reads inputs stride o + shift; write shift = stride a + r with 0 <= r < stride.
+With the inputs of phase r as channels of their own, this is a convolution of stride 1 with shifts a. Its
+symbol is K(w) = sum over taps of W_tap exp(2 pi i w.a), a matrix (outputs, phases * inputs) per group.
 
-Zero padding (after `Axis.residues` has removed the dilation). On a circle of N >= outputs + degree points, degree the
-largest a, no pair of output and input meets in a wrong tap. So the operator is a part of the circulant one: the
-l2 norm is at most max_w ||K(w)|| over w in {0, .., N-1}/N. (An upper bound, not the norm.)
+Zero padding (after `Axis.residues` has removed the dilation). On a circle of N >= outputs + degree points,
+degree the largest a, no pair of output and input meets in a wrong tap. So the operator is a part of the
+circulant one: the l2 norm is at most max_w ||K(w)|| over w in {0, .., N-1}/N. (An upper bound, not the
+norm.)
 
-Fewer points. u*K(w)v is a trigonometric polynomial; seen from the middle of its taps its degree is d = degree / 2 on
-the axis. By Szegő's inequality such a function stays above cos(d t) times its maximum at distance t from the place
-of the maximum (|d t| <= pi/2), and a grid point lies within t = pi/N: the maximum over all w is at most
-the maximum over the grid divided by cos(pi degree / (2 N)), for each axis (Ehlich & Zeller 1964; half-integer
-degrees by substituting 2 w). This bounds the cost for any image size; with N = 16 (degree + 1) the loss is at most
-1 / cos(pi / 32) - 1 = 0.5 % per axis. A kernel of a single tap needs one point, and loses nothing.
+Fewer points. u*K(w)v is a trigonometric polynomial; seen from the middle of its taps its degree is
+d = degree / 2 on the axis. By Szegő's inequality such a function stays above cos(d t) times its maximum at
+distance t from the place of the maximum (|d t| <= pi/2), and a grid point lies within t = pi/N: the maximum
+over all w is at most the maximum over the grid divided by cos(pi degree / (2 N)), for each axis (Ehlich &
+Zeller 1964; half-integer degrees by substituting 2 w). This bounds the cost for any image size; with
+N = 16 (degree + 1) the loss is at most 1 / cos(pi / 32) - 1 = 0.5 % per axis. A kernel of a single tap needs one
+point, and loses nothing.
 
-Circular padding. If stride * outputs = inputs, the operator is block circulant on N = outputs points: shifts count
-modulo N, so even kernels and kernels larger than the image are exact too. If the outputs are fewer, they are rows
-of the circulant operator of stride 1 on N = inputs points: an upper bound. If they are more, there is no bound here.
+Circular padding. If stride * outputs = inputs, the operator is block circulant on N = outputs points:
+shifts count modulo N, so even kernels and kernels larger than the image are exact too. If the outputs are
+fewer, they are rows of the circulant operator of stride 1 on N = inputs points: an upper bound. If they are
+more, there is no bound here.
 
-Rounding. cos and sin have error at most 2^-53 (`roots`), each part of an entry of K is a dot product over the taps:
-|fl(K) - K| <= gamma_{taps+1} S per part, S the sum of |W_tap|, so the l2 norm is off by at most
-sqrt(2) gamma_{taps+1} ||S||_F. K = R + iI has the norm of [[R, -I], [I, R]], which `dense_at_most` verifies for w and
-thereby for -w.
+Rounding. cos and sin have error at most u (`roots`), and each part of an entry of K is a dot product over
+the taps, so it is off by at most (gamma_taps (1 + u) + u) S <= gamma_{taps+1} S with S the sum of |W_tap|; the
+l2 norm is off by at most sqrt(2) gamma_{taps+1} ||S||_F. K = R + iI has the norm of [[R, -I], [I, R]], which
+`dense_at_most` verifies for w and thereby for -w.
 """
 
 from __future__ import annotations
@@ -51,7 +54,7 @@ class Circle:
         points: number of grid points N.
         phases: number of input phases.
         shift, phase: for each tap, a modulo N and r.
-        degree: largest a where the grid has fewer points than the circulant operator; 0 where nothing is lost.
+        degree: largest a where the grid has fewer points than the circulant operator, else 0: nothing is lost.
     """
 
     points: int
@@ -71,7 +74,7 @@ def circles_of(kernel: Kernel, oversampling: int) -> tuple[Circle, ...] | None:
         points, stride, reads = circulant
         lowest = min(reads) // stride
         degree = max(reads) // stride - lowest
-        limit = oversampling * (degree + 1)
+        limit = oversampling * (degree + 1) if degree else 1
         grid = min(points, limit)
         phases = sorted({t % stride for t in reads})
         shift = tuple((t // stride - lowest) % grid for t in reads)
@@ -106,12 +109,12 @@ def frequency_flops(kernel: Kernel, circles: tuple[Circle, ...]) -> float:
 
 def frequency_at_most(kernel: Kernel, circles: tuple[Circle, ...], claim: float) -> bool:
     """Whether a convolution is proved to have l2 norm at most `claim`; weights of order 1."""
-    room = [_grid_factor(circle) for circle in circles]
+    room = [grid_factor(circle) for circle in circles]
     limit = difference_down(product_down(claim, *room), _symbol_error(kernel, circles))
     return all(dense_at_most(stack, limit) for stack in symbols(kernel, circles))
 
 
-def _grid_factor(circle: Circle) -> float:
+def grid_factor(circle: Circle) -> float:
     """Return a lower bound of cos(pi degree / (2 N))."""
     if circle.degree == 0:
         return 1.0
@@ -130,8 +133,8 @@ def _symbol_error(kernel: Kernel, circles: tuple[Circle, ...]) -> float:
 def symbols(kernel: Kernel, circles: tuple[Circle, ...]) -> Iterator[Float]:
     """Yield stacks (frequencies, groups, rows, columns) of real matrices with the norms of fl(K(w)).
 
-    Of w and -w, whose symbols are conjugate, one is taken. A symbol with a single row (or column) becomes the vector
-    of its real and imaginary parts, any other one [[R, -I], [I, R]].
+    Of w and -w, whose symbols are conjugate, one is taken. A symbol with a single row (or column) becomes
+    the vector of its real and imaginary parts, any other one [[R, -I], [I, R]].
     """
     grid = [circle.points for circle in circles]
     index = np.arange(math.prod(grid)).reshape(grid)

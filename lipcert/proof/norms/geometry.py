@@ -1,14 +1,14 @@
 """Which output of a convolution reads which input, axis by axis.
 
-`Conv` and `ConvTranspose` become one thing, a `Kernel`: matrices of channels per group and tap, and one `Axis` per
-spatial axis. (The transposed operator has the same l2 norm.) On an axis, output o reads input
+`Conv` and `ConvTranspose` become one thing, a `Kernel`: matrices of channels per group and tap, and one
+`Axis` per spatial axis. (The transposed operator has the same l2 norm.) On an axis, output o reads input
 i = stride o + dilation k - before for tap k, where 0 <= i < inputs, or modulo `inputs` on a circular axis.
 
 Dilation. With g = gcd(stride, dilation) and period = dilation / g, outputs o and o' share an input only if
 o = o' modulo the period: stride (o - o') = dilation (k' - k). With o = period m + r the inputs read are
-dilation (stride/g m + k) + (stride r - before), so each residue r is a convolution of its own, without dilation, of
-stride stride/g, on its own inputs. The operator is their direct sum, its norm their maximum (Yu & Koltun 2016
-describe the same decomposition for speed).
+dilation (stride/g m + k) + (stride r - before), so each residue r is a convolution of its own, without
+dilation, of stride stride/g, on its own inputs. The operator is their direct sum, its norm their maximum
+(Yu & Koltun 2016 describe the same decomposition for speed).
 """
 
 from __future__ import annotations

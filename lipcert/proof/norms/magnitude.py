@@ -4,13 +4,13 @@ For a linear operator A with entries a_ij:
 
 * linf: ||A|| = max_i sum_j |a_ij|, that is |A| applied to ones; l1: the same of the adjoint;
 * l2: ||A||_2 <= || |A| ||_2, and for any x > 0, || |A| ||_2^2 = rho(|A|'|A|) <= max_j (|A|'|A| x)_j / x_j
-  (Collatz 1942, Wielandt 1950). From x = 1 this is at most ||A||_1 ||A||_inf; a few power steps bring it to the
-  norm of |A|, never above the Frobenius norm in the limit. It is exact for operators without negative entries
-  (average pooling) up to the convergence of x, and any x gives a bound.
+  (Collatz 1942, Wielandt 1950). From x = 1 this is at most ||A||_1 ||A||_inf; a few power steps bring it to
+  the norm of |A|, never above the Frobenius norm in the limit. It is exact for operators without negative
+  entries (average pooling) up to the convergence of x, and any x gives a bound.
 
 The operators are applied by `network.linear`, so every border, stride, dilation and group is that of the
-evaluator. Where a circular kernel wraps onto itself, the sum of absolute values bounds the absolute value of the
-sum. All terms are non-negative, so `inflate` counts the rounding.
+evaluator. Where a circular kernel wraps onto itself, the sum of absolute values bounds the absolute value
+of the sum. All terms are non-negative, so `inflate` counts the rounding.
 """
 
 from __future__ import annotations
@@ -58,6 +58,8 @@ class Magnitude:
     def l2(self) -> float:
         """Return the Collatz-Wielandt bound of the l2 norm."""
         x = np.ones(self.in_shape)
+        if not apply_linear(self.op, x[None], self.weight, self.out_shape).any():
+            return 0.0  # sums of non-negative weights, so all weights in use are zero
         for _ in range(_STEPS):
             x = self.adjoint(self.forward(x))
             x = np.maximum(x / x.max(initial=_FLOOR), _FLOOR)

@@ -7,6 +7,7 @@ from typing import assert_never
 
 import numpy as np
 
+from lipcert.network.enclosure import Float
 from lipcert.network.linear import coefficients
 from lipcert.network.operators import Affine, Dense
 from lipcert.proof.claims import Norm
@@ -35,10 +36,10 @@ def operator_norm(
         op: an affine operator.
         in_shape, out_shape: per-sample shapes of its input and output.
         norm: on both sides.
-        proposal: the witness: a number to be proved an upper bound. It is what is returned, to the last bit, on
-            every machine. Without it a closed form is returned, exact up to rounding for l1 and linf and for
-            pooling, scaling and index maps; for the l2 norm of a matrix or convolution it is that of the absolute
-            values, often far above the norm. Its last bits may depend on the order in which BLAS adds.
+        proposal: the witness: a number to be proved an upper bound. It is what is returned, to the last bit,
+            on every machine. Without it a closed form is returned: up to rounding the norm for l1 and linf, for
+            scaling, index maps and (nearly) pooling; for the l2 norm of a matrix or convolution that of the
+            absolute values, often far above. Its last bits may depend on the order in which BLAS adds.
 
     Raises:
         Refused: the proposal cannot be proved, or a number is NaN or infinite, or the arithmetic is not IEEE.
@@ -109,7 +110,7 @@ def _numbers(op: Affine) -> Scaled | None:
     return scaled(numbers)
 
 
-def _magnitude(op: Affine, in_shape: Shape, out_shape: Shape, weight: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Magnitude:
+def _magnitude(op: Affine, in_shape: Shape, out_shape: Shape, weight: Float) -> Magnitude:
     if isinstance(op, Dense):  # leading axes only repeat the matrix
         in_shape, out_shape = in_shape[-1:], out_shape[-1:]
     return Magnitude(op, in_shape, out_shape, weight)

@@ -2,9 +2,9 @@
 
 | technique | bound of the l2 norm | cost |
 |---|---|---|
-| ``dense`` | the norm, up to rounding | a^2 b + (4/3) a^3 |
-| ``blocks`` | the norm of the convolution on its image, up to rounding | 5 n^3 per group of image rows |
-| ``frequency`` | the largest symbol: the norm for circular padding and single taps, else slightly above | per frequency |
+| ``dense`` | the norm, up to rounding | a^2 b + (2/3) a^3 |
+| ``blocks`` | the norm of the convolution on its image, up to rounding | 4 n^3 per group of image rows |
+| ``frequency`` | the largest symbol: the norm for circular padding and single taps, else slightly more | per point |
 | ``magnitude`` | norm of the absolute values: always there, often far above | a few applications |
 """
 
@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 
+from lipcert.network.enclosure import Float
 from lipcert.network.operators import Affine, Conv, ConvTranspose, Dense
 from lipcert.proof.norms.blocks import blocks_flops
 from lipcert.proof.norms.dense import dense_flops
@@ -46,7 +47,7 @@ class Plan:
     circles: tuple[Circle, ...] = ()
 
 
-def plan_for(op: Affine, in_shape: Shape, out_shape: Shape, weight: np.ndarray[tuple[int, ...], np.dtype[np.float64]] | None) -> Plan:
+def plan_for(op: Affine, in_shape: Shape, out_shape: Shape, weight: Float | None) -> Plan:
     """Return the plan for an operator with the given numbers (scaled centres, say)."""
     if isinstance(op, Dense):
         return Plan("dense" if dense_flops(*op.weight.shape) <= MOST_FLOPS else "magnitude")
@@ -58,21 +59,22 @@ def plan_for(op: Affine, in_shape: Shape, out_shape: Shape, weight: np.ndarray[t
 
 def _convolution(kernel: Kernel) -> Plan:
     blocks = blocks_flops(kernel)
-    grids = [(limit, circles_of(kernel, n)) for n, limit in ((16, FINE_FLOPS), (8, FINE_FLOPS), (4, FINE_FLOPS), (2, MOST_FLOPS))]
-    costs = [(limit, g, frequency_flops(kernel, g)) for limit, g in grids if g is not None and _points(g) <= _MOST_ROOTS]
+    grids = [(circles, frequency_flops(kernel, circles)) for circles in _grids(kernel)]
     lossless = all(_is_exact(axis) for axis in kernel.axes)
-    if costs and lossless and costs[0][2] <= min(blocks, MOST_FLOPS):
-        return Plan("frequency", kernel, costs[0][1])
+    if grids and lossless and grids[0][1] <= min(blocks, MOST_FLOPS):
+        return Plan("frequency", kernel, grids[0][0])
     if blocks <= EXACT_FLOPS:
         return Plan("blocks", kernel)
-    for limit, circles, flops in costs:
-        if flops <= limit:
+    for circles, flops in grids:
+        if flops <= (MOST_FLOPS if circles is grids[-1][0] else FINE_FLOPS):
             return Plan("frequency", kernel, circles)
     return Plan("blocks", kernel) if blocks <= MOST_FLOPS else Plan("magnitude", kernel)
 
 
-def _points(circles: tuple[Circle, ...]) -> int:
-    return math.lcm(*(circle.points for circle in circles))
+def _grids(kernel: Kernel) -> list[tuple[Circle, ...]]:
+    """Return grids for frequencies, the finest first."""
+    grids = [circles_of(kernel, oversampling) for oversampling in (16, 8, 4, 2)]
+    return [g for g in grids if g is not None and math.lcm(*(circle.points for circle in g)) <= _MOST_ROOTS]
 
 
 def _is_exact(axis: Axis) -> bool:

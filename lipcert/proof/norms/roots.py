@@ -1,9 +1,10 @@
-r"""Cosines and sines of rational angles with a proved error: no trust in the library functions of this machine.
+r"""Cosines and sines of rational angles with a proved error: no trust in libraries of this machine.
 
-cos and sin of 2 pi p / q are summed as alternating Taylor series in integers scaled by 2^160, at angles reduced
-exactly to [0, pi/4]; pi comes from Machin's formula, pi = 16 atan(1/5) - 4 atan(1/239), in the same integers. Fewer
-than 100 truncations of less than 2^-158 each go into pi (times 20) and fewer than 100 into the sums, so a sum is
-within 2^-140. One rounding to float64 of a number in [-1, 1] adds 2^-54: together at most `ROOT_ERROR` = 2^-53.
+cos and sin of 2 pi p / q are summed as alternating Taylor series in integers scaled by 2^160, at angles
+reduced exactly to [0, pi/4]; pi comes from Machin's formula, pi = 16 atan(1/5) - 4 atan(1/239), in the same
+integers. Fewer than 100 truncations of less than 2^-158 each go into pi (times 20) and fewer than 100 into
+the sums, so a sum is within 2^-140. One rounding to float64 of a number in [-1, 1] adds 2^-54: together at
+most `ROOT_ERROR` = 2^-53.
 """
 
 from __future__ import annotations

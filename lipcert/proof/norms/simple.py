@@ -1,9 +1,10 @@
 """Norms of operators whose structure says all: reshapes, index maps, diagonal scalings, pooling by averages.
 
 * `Reshape`: 1. `Scale`: the largest magnitude, in every norm.
-* `Gather`: y = x[index]. Each row has one entry 1 or none: linf 1. Column j has as many as the times m_j that j is
-  used: l1 max m_j; A'A is diagonal with entries m_j: l2 sqrt(max m_j).
-* `AvgPool`, linf: (window entries inside the image) / count, exactly; l1 and l2: `magnitude`, as no entry is negative.
+* `Gather`: y = x[index]. Each row has one entry 1 or none: linf 1. Column j has as many as the times m_j
+  that j is used: l1 max m_j; A'A is diagonal with entries m_j: l2 sqrt(max m_j).
+* `AvgPool`, linf: (window entries inside the image) / count, exactly; l1 and l2: `magnitude`, as no entry
+  is negative.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Measurements on real networks; nothing here is part of the package."""

@@ -1,0 +1,224 @@
+"""Following the central path of max F s.t. Z(lambda, F) >= 0 with the dual barrier alone.
+
+The path is y(mu): grad phi(y) = b / mu. It is analytic up to mu = 0 (strict complementarity), so its Taylor
+expansion in mu, not in 1/mu, is the one to walk along. With t = 1/mu, v = t H^-1 b and mu' = (1 - s) mu,
+
+    y(mu') = y + s v + s^2 (v - a) + O(s^3),     a = H^-1 D^3 phi[v, v] / 2                         (1)
+
+(differentiate grad phi = b/mu twice). The third derivative is a second difference of the gradient along v, which
+costs O(N w^2); so one Hessian gives predictor and corrector. A primal point comes for nothing: for the
+Newton step d(t) of `_newton` (1) the matrix
+
+    X = mu (V - V dZ V) = mu V (Z - dZ) V                                                           (2)
+
+satisfies tr(B_i X) = 0 and tr(C X C') = 1 exactly, because those equations *are* the Newton equations, and is
+positive semidefinite iff Z - dZ = Z(y - d) + (constant) is, which a block Cholesky decides. Its duality gap is
+
+    tr(X Z) + (slacks) = mu (nu + g'd),   so   F* <= F + (nu - g'd_g) / t + b'd_g                    (3)
+
+with the largest t for which (2) is feasible. No dense X is formed or stored.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from lipcert.bounds.lipsdp._barrier import factor_at, gradient
+from lipcert.bounds.lipsdp._chain import Chain
+from lipcert.bounds.lipsdp._newton import Local, Stop, largest_step, line_search
+from lipcert.bounds.lipsdp._tridiag import factorise
+
+_NEAR = 0.6
+_MAX_ITERATIONS = 100
+
+
+@dataclass
+class Best:
+    """The best multipliers so far, their F (dual, from below) and the least upper bound on F* (primal)."""
+
+    lam: torch.Tensor
+    f: float = 0.0
+    f_above: float = math.inf
+    iterations: int = 0
+
+    @property
+    def gap(self) -> float:
+        """Relative duality gap in terms of the Lipschitz bound F^(-1/2)."""
+        if self.f <= 0.0 or not math.isfinite(self.f_above):
+            return math.inf
+        return math.sqrt(max(self.f_above / self.f, 1.0)) - 1.0
+
+
+def best_f(chain: Chain, lam: torch.Tensor) -> float:
+    """The largest F for these multipliers: 1 / lambda_max(C P_l C'); 0 where they are infeasible. O(N w^2)."""
+    factor = factor_at(chain, torch.cat([lam, lam.new_zeros(1)]))
+    if factor is None:
+        return 0.0
+    gain = torch.linalg.solve_triangular(factor.pivots[-1], chain.last.mT, upper=False)
+    return float(torch.linalg.matrix_norm(gain, 2)) ** -2
+
+
+def follow(chain: Chain, y: torch.Tensor, best: Best, gap: float, stop: Stop,
+           progress: Callable[[Best], None]) -> str:
+    """From near the path to a relative gap; keeps `best` up to date and says why it stopped."""
+    greed, stalled = 0.9, 0
+    for _ in range(_MAX_ITERATIONS):
+        factor = factor_at(chain, y)
+        local = None if factor is None or stop() else Local.at(chain, y, factor)
+        if local is None:
+            return "time_limit" if stop() else "numerical_limit"
+        before = best.gap
+        best.iterations += 1
+        _record(chain, y, local, best)
+        progress(best)
+        if best.gap <= gap:
+            return "optimal"
+        stalled = 0 if best.gap < 0.9 * before else stalled + 1
+        if stalled >= 6:
+            return "numerical_limit"
+        t = local.nearest
+        if local.decrement > _NEAR:
+            greed = max(0.6, 0.85 * greed)
+            y = _recentre(chain, y, local, t)
+        else:
+            y = _predict(chain, _chord(chain, y, local, t), local, t, greed)
+            greed = min(0.95, greed + 0.02)
+    return "iteration_limit"
+
+
+def _record(chain: Chain, y: torch.Tensor, local: Local, best: Best) -> None:
+    """Dual value of these multipliers and primal value (3), if better than before."""
+    f = best_f(chain, y[:-1])
+    if f > best.f:
+        best.lam, best.f = y[:-1].clone(), f
+    t = _primal_t(chain, y, local)
+    if t > 0.0:
+        above = float(y[-1]) + (chain.degree - float(local.g @ local.d_g)) / t + float(local.d_g[-1])
+        best.f_above = min(best.f_above, above)
+
+
+def _primal_t(chain: Chain, y: torch.Tensor, local: Local) -> float:
+    """The largest t (to within some per cent) whose X of (2) and slacks are positive semidefinite; 0 if none."""
+    z = chain.band(y, 1.0)
+    along_b, along_g = chain.band(local.d_b, 0.0), chain.band(local.d_g, 0.0)
+    own = chain.signed > 0
+
+    def feasible(t: float) -> bool:
+        slack = y[:-1] - t * local.d_b[:-1] + local.d_g[:-1]
+        if bool((slack[own] <= 0).any()):
+            return False
+        return factorise(z.plus(-t, along_b).plus(1.0, along_g)) is not None
+
+    low = local.nearest
+    if low <= 0.0 or not feasible(low):
+        return 0.0
+    high = 2.0 * low
+    while feasible(high) and high < 64.0 * low:
+        low, high = high, 2.0 * high
+    for _ in range(5):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if feasible(middle) else (low, middle)
+    return low
+
+
+def _recentre(chain: Chain, y: torch.Tensor, local: Local, t: float) -> torch.Tensor:
+    """One damped Newton step on phi - t F, at most 0.7 of the way to the boundary."""
+    d = t * local.d_b - local.d_g
+
+    def slope(a: float) -> float:
+        at = factor_at(chain, y + a * d)
+        return math.inf if at is None else float(gradient(chain, y + a * d, at) @ d) - t * float(d[-1])
+
+    return y + line_search(slope, 0.7 * largest_step(chain, y, d, 16.0)) * d
+
+
+def _chord(chain: Chain, y: torch.Tensor, local: Local, t: float) -> torch.Tensor:
+    """Newton steps to the path at t with the Hessian of the first point: gradients are cheap, Hessians are not."""
+    g, size = local.g, math.inf
+    for _ in range(5):
+        rest = -g
+        rest[-1] += t
+        d = local.schur.solve(rest)
+        now = math.sqrt(max(float(rest @ d), 0.0))
+        if now > 0.7 * size:
+            break
+        moved = factor_at(chain, y + d)
+        if moved is None:
+            break
+        y, size = y + d, now
+        if now < 0.02:
+            break
+        g = gradient(chain, y, moved)
+    return y
+
+
+def _predict(chain: Chain, y: torch.Tensor, local: Local, t: float, greed: float) -> torch.Tensor:
+    """Along the curve (1), `greed` of the way to the boundary."""
+    here = factor_at(chain, y)
+    if here is None:
+        raise ArithmeticError("LipSDP path: a point that was inside is not")
+    g = gradient(chain, y, here)
+    b = torch.zeros_like(y)
+    b[-1] = t
+    v = _solve_here(chain, y, local, b, t * local.d_b)
+    curve = v - 0.5 * _solve_here(chain, y, local, _third(chain, y, g, v), None)
+
+    def inside(s: float) -> bool:
+        return factor_at(chain, y + s * v + s * s * curve) is not None
+
+    low, high = 0.0, 1.0
+    if inside(high):
+        low = high
+    for _ in range(8):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if inside(middle) else (low, middle)
+    s = min(greed * low, 1.0 - 1e-3)
+    return y + s * v + s * s * curve
+
+
+def _third(chain: Chain, y: torch.Tensor, g: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """D^3 phi[v, v] as a second difference of the gradient."""
+    step = 0.05 * largest_step(chain, y, v, 1.0, fine=2)
+    ahead, behind = (factor_at(chain, y + k * step * v) for k in (1.0, -1.0))
+    if ahead is None or behind is None or step == 0.0:
+        return torch.zeros_like(y)
+    plus, minus = gradient(chain, y + step * v, ahead), gradient(chain, y - step * v, behind)
+    return (plus + minus - 2.0 * g) / step**2
+
+
+def _product(chain: Chain, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor | None:
+    """H(y) x as a difference of gradients along x. O(N w^2)."""
+    step = 0.03 * largest_step(chain, y, x, 1e3 * float(y.norm() / x.norm()), fine=1)
+    ahead, behind = (factor_at(chain, y + k * step * x) for k in (1.0, -1.0))
+    if ahead is None or behind is None or step == 0.0:
+        return None
+    return (gradient(chain, y + step * x, ahead) - gradient(chain, y - step * x, behind)) / (2.0 * step)
+
+
+def _solve_here(
+    chain: Chain, y: torch.Tensor, local: Local, rhs: torch.Tensor, x: torch.Tensor | None
+) -> torch.Tensor:
+    """H(y)^-1 rhs by conjugate gradients, preconditioned by the Hessian that was factorised a little way off."""
+    x = local.schur.solve(rhs) if x is None else x
+    hx = _product(chain, y, x)
+    if hx is None:
+        return x
+    r = rhs - hx
+    z = local.schur.solve(r)
+    p, rz, whole = z, float(r @ z), float(rhs @ x)
+    for _ in range(4):
+        if not 1e-4 * whole < rz:
+            break
+        hp = _product(chain, y, p)
+        if hp is None:
+            break
+        step = rz / float(p @ hp)
+        x, r = x + step * p, r - step * hp
+        z = local.schur.solve(r)
+        rz, last = float(r @ z), rz
+        p = z + (rz / last) * p
+    return x

@@ -1,0 +1,57 @@
+"""What the interior-point method hands back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+
+class LipSdpStatus(StrEnum):
+    """Why the method stopped."""
+
+    OPTIMAL = "optimal"
+    TIME_LIMIT = "time_limit"
+    NUMERICAL_LIMIT = "numerical_limit"
+    ITERATION_LIMIT = "iteration_limit"
+    CONSTANT = "constant"
+
+    @property
+    def text(self) -> str:
+        """Cause, and what can be done."""
+        return _TEXTS[self]
+
+
+_TEXTS = {
+    LipSdpStatus.OPTIMAL: "the requested duality gap was reached",
+    LipSdpStatus.TIME_LIMIT: "the time limit was reached; the multipliers are valid but can be improved with more time",
+    LipSdpStatus.NUMERICAL_LIMIT: "float64 allows no further progress; the multipliers are valid, see the gap",
+    LipSdpStatus.ITERATION_LIMIT: "too many iterations; the multipliers are valid, see the gap",
+    LipSdpStatus.CONSTANT: "some layer is zero: the network is constant and its bound is 0",
+}
+
+
+@dataclass(frozen=True)
+class LipSdpResult:
+    """Multipliers proposed by the LipSDP interior-point method; nothing here is a proof.
+
+    Attributes:
+        lam: one positive vector per hidden layer, in the units of the weights that were passed in.
+        value: the bound F^(-1/2) of these multipliers in real arithmetic (an estimate until re-derived).
+        primal: the best lower bound on the LipSDP optimum that a primal point gives (also an estimate); it is not
+            a lower bound on the Lipschitz constant.
+        gap: value / primal - 1, or infinity while no primal point is known.
+        iterations: factorisations of the full Schur matrix, centring included.
+        seconds: wall-clock time.
+        status: why the method stopped.
+    """
+
+    lam: list[npt.NDArray[np.float64]]
+    value: float
+    primal: float
+    gap: float
+    iterations: int
+    seconds: float
+    status: LipSdpStatus

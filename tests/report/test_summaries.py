@@ -1,0 +1,66 @@
+"""Markdown and JUnit say the same as the report."""
+
+from __future__ import annotations
+
+from xml.etree import ElementTree
+
+from sample_documents import make_report
+
+from lipcert.report import wording
+from lipcert.report.junit import report_junit
+from lipcert.report.markdown import report_markdown
+from lipcert.results import RequirementResult
+
+
+def test_junit_has_one_case_per_requirement() -> None:
+    root = ElementTree.fromstring(report_junit(make_report(500, threshold=0.999)))
+    cases = root.findall(".//testcase")
+    assert [case.get("name") for case in cases] == ["certified_accuracy@0.1 >= 0.999", "clean_accuracy >= 0.95"]
+    failures = [case.find("failure") is not None for case in cases]
+    assert failures == [True, False]
+    suite = root.find("testsuite")
+    assert suite is not None
+    assert (suite.get("tests"), suite.get("failures")) == ("2", "1")
+
+
+def test_junit_without_requirements_is_empty_and_valid() -> None:
+    root = ElementTree.fromstring(report_junit(make_report(500).model_copy(update={"requirements": ()})))
+    assert root.findall(".//testcase") == []
+
+
+def test_markdown_has_verdict_claim_and_a_row_per_eps() -> None:
+    report = make_report(500)
+    text = report_markdown(report)
+    assert wording.claim(report) in text
+    rows = [line for line in text.splitlines() if line.startswith("| 0.")]
+    assert len(rows) == len(report.eps)
+    assert f"{report.certified_count['0.1']} (" in rows[0]
+
+
+def test_markdown_tables_survive_pipes_and_ticks_in_names() -> None:
+    hostile = RequirementResult(text="a|b`c\nd", actual=0.5, passed=False)
+    text = report_markdown(make_report(500).model_copy(update={"requirements": (hostile,)}))
+    row = next(line for line in text.splitlines() if "not met**" in line and line.startswith("| `"))
+    assert row.replace("\\|", "").count("|") == 4
+
+
+def test_headlines_count() -> None:
+    report = make_report(500)
+    met = RequirementResult(text="m", actual=1.0, passed=True)
+    unmet = RequirementResult(text="u", actual=0.0, passed=False)
+    cases = {
+        (): "No requirement was set",
+        (met,): "The requirement is met",
+        (unmet,): "The requirement is not met",
+        (met, met): "Both requirements are met",
+        (met, met, met): "All 3 requirements are met",
+        (unmet, unmet, met): "2 of 3 requirements are not met",
+    }
+    for requirements, headline in cases.items():
+        assert wording.headline(report.model_copy(update={"requirements": requirements})) == headline
+
+
+def test_commands_quote_names_with_spaces() -> None:
+    commands = [step.command for step in wording.recheck(make_report(500))]
+    assert commands[0] == "sha256sum 'models/mnist net <256x2>.onnx'"
+    assert commands[1] == "lipcert check run/model.lipcert 'models/mnist net <256x2>.onnx'"

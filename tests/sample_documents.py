@@ -1,0 +1,199 @@
+"""Result documents made by hand, for the tests of their faces."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lipcert.results import (
+    BoundResult,
+    CheckResult,
+    ClassRow,
+    CompareResult,
+    DoctorResult,
+    Finding,
+    Histogram,
+    InspectResult,
+    LayerContribution,
+    ModelInfo,
+    NodeInfo,
+    Provenance,
+    Report,
+    RequirementResult,
+    StageResult,
+    UnsupportedPart,
+)
+
+CLASSES = 10
+LAYERS = (
+    ("scale.fold", "Dense", 4.117),
+    ("relu_1", "relu", 1.0),
+    ("fc2", "Dense", 3.0211),
+    ("relu_2", "relu", 1.0),
+    ("norm <b>", "Scale", 0.73),
+    ("fc3 with a rather long name/MatMul_17", "Dense", 3.4712),
+)
+
+
+def make_model(path: str = "models/mnist net <256x2>.onnx") -> ModelInfo:
+    return ModelInfo(
+        path=path,
+        sha256="3d" * 32,
+        graph_digest="a1" * 32,
+        weights_digest="5f" * 32,
+        parameters=269_322,
+        hidden_neurons=512,
+        input_shape=(1, 28, 28),
+        output_shape=(10,),
+        dtype="float32",
+    )
+
+
+def make_bound(method: str = "product", value: float = 31.503) -> BoundResult:
+    running, steps = 1.0, []
+    for name, kind, factor in LAYERS:
+        running *= factor
+        steps.append(LayerContribution(node=name, kind=kind, factor=factor, cumulative=running))
+    return BoundResult(
+        model=make_model(),
+        norm="l2",
+        method=method,
+        bound=value,
+        bound_hex=value.hex(),
+        level="verified",
+        lower_bound=24.18,
+        ratio=value / 24.18,
+        seconds=0.31,
+        certificate="run/model.lipcert",
+        solver=None,
+        contributions=tuple(steps),
+    )
+
+
+def make_refusal(method: str = "absolute") -> BoundResult:
+    nothing = dict.fromkeys(("bound", "bound_hex", "level", "ratio", "certificate"))
+    return make_bound(method).model_copy(
+        update={**nothing, "contributions": (), "error": "it is for l1, linf, not l2"}
+    )
+
+
+def make_report(
+    samples: int = 10_000, *, eps: tuple[float, ...] = (0.1, 0.3, 0.5), threshold: float = 0.5, points: int = 201
+) -> Report:
+    """A report on made-up radii; `threshold` is required of the certified accuracy at the first eps."""
+    generator = np.random.default_rng(7)
+    labels = generator.integers(0, CLASSES, samples)
+    clean = generator.random(samples) < 0.974
+    radii = np.where(clean, generator.gamma(3.2, 0.16, samples), 0.0)
+    broken = clean[:, None] & (radii[:, None] * (1.3 + generator.random((samples, 1))) < np.array(eps))
+    keys = [format(e, "g") for e in eps]
+    certified = {key: int((radii > e).sum()) for key, e in zip(keys, eps, strict=True)}
+    attacked = {key: int(column.sum()) for key, column in zip(keys, broken.T, strict=True)}
+    correct = int(clean.sum())
+    actual = certified[keys[0]] / samples
+    counts, edges = np.histogram(radii, bins=40)
+    return Report(
+        model=make_model(),
+        samples=samples,
+        norm="l2",
+        eps=eps,
+        clean_accuracy=correct / samples,
+        clean_count=correct,
+        certified_accuracy={key: value / samples for key, value in certified.items()},
+        certified_count=certified,
+        empirical_robust_accuracy={key: (correct - value) / samples for key, value in attacked.items()},
+        attacked_count=attacked,
+        unknown_count={key: correct - certified[key] - attacked[key] for key in keys},
+        level="verified-exec",
+        method="global",
+        bound=make_bound(),
+        mean_certified_radius=float(radii.mean()),
+        per_method=(
+            StageResult(method="global product, per rival", decided=samples, seconds=1.9),
+            StageResult(method="attack", decided=max(attacked.values()), seconds=8.7),
+        ),
+        curve=tuple((float(e), float((radii > e).mean())) for e in np.linspace(0, radii.max(), points)),
+        histogram=Histogram(edges=tuple(map(float, edges)), counts=tuple(map(int, counts))),
+        per_class=_classes(labels, clean, radii, eps),
+        seconds=11.2,
+        samples_per_second=samples / 11.2,
+        device="cpu",
+        requirements=(
+            RequirementResult(
+                text=f"certified_accuracy@{keys[0]} >= {threshold}", actual=actual, passed=actual >= threshold
+            ),
+            RequirementResult(text="clean_accuracy >= 0.95", actual=correct / samples, passed=True),
+        ),
+        records="run/records.csv",
+        provenance=_provenance(),
+        notes=("the last softmax was set aside: it changes no prediction",),
+    )
+
+
+def _classes(
+    labels: np.ndarray, clean: np.ndarray, radii: np.ndarray, eps: tuple[float, ...]
+) -> tuple[ClassRow, ...]:
+    return tuple(
+        ClassRow(
+            label=c,
+            samples=int((labels == c).sum()),
+            clean_accuracy=float(clean[labels == c].mean()),
+            certified={format(e, "g"): float((radii[labels == c] > e).mean()) for e in eps},
+        )
+        for c in range(CLASSES)
+    )
+
+
+def _provenance() -> Provenance:
+    return Provenance(
+        lipcert="0.1.0",
+        python="3.11.7",
+        numpy="2.4.0",
+        torch="2.13.0",
+        platform="Linux x86_64",
+        command="lipcert certify 'models/mnist net <256x2>.onnx' --data test.npz --eps 0.1 --eps 0.3 --eps 0.5",
+        arithmetic="float64, rounding to nearest, every error counted",
+        started="2026-11-21 11:40 UTC",
+        data="data/mnist_test.npz",
+        data_sha256="9c" * 32,
+        settings={"scale": 1 / 255, "limit": None, "level": "verified"},
+    )
+
+
+def make_comparison() -> CompareResult:
+    bounds = (make_bound("product", 36.658), make_bound("lipsdp", 24.36635), make_bound("fast", 26.81))
+    rows = (*bounds, make_refusal())
+    return CompareResult(model=make_model(), norm="l2", lower_bound=24.18, rows=rows, seconds=3.2)
+
+
+def make_check(*, valid: bool = True) -> CheckResult:
+    return CheckResult(
+        valid=valid,
+        level="verified" if valid else None,
+        bound=31.503 if valid else None,
+        norm="l2",
+        rule="product/v1",
+        reason="the claim is proved for this model" if valid else "the certificate belongs to other weights",
+        seconds=0.2,
+    )
+
+
+def make_inspection() -> InspectResult:
+    nodes = (
+        NodeInfo(name="x", kind="Input", shape=(4,), parameters=0, slopes=None, norm_l2=None, norm_linf=None),
+        NodeInfo(name="fc [1]", kind="Dense", shape=(3,), parameters=15, slopes=None, norm_l2=1.5, norm_linf=2),
+        NodeInfo(name="g", kind="gelu", shape=(3,), parameters=0, slopes=(-1, 1.2), norm_l2=None, norm_linf=None),
+    )
+    return InspectResult(path="m.onnx", model=make_model("m.onnx"), nodes=nodes, unsupported=(), notes=("a note",))
+
+
+def make_refused_inspection() -> InspectResult:
+    part = UnsupportedPart(where="/attention", what="MatMul", why="a product of two values has no Lipschitz bound")
+    return InspectResult(path="m.onnx", model=None, nodes=(), unsupported=(part,), notes=())
+
+
+def make_diagnosis() -> DoctorResult:
+    findings = (
+        Finding(topic="arithmetic", name="float64", status="ok", detail="as it should be"),
+        Finding(topic="solver", name="MOSEK", status="absent", detail="not installed", remedy="optional"),
+    )
+    return DoctorResult(healthy=True, findings=findings)
