@@ -9,7 +9,10 @@ import numpy as np
 from lipcert.network.enclosure import Float
 from lipcert.network.graph import Network
 from lipcert.network.operators import Activation, Affine, Concat, Elementwise, Sum
-from lipcert.proof.lifted import MAX_ENTRIES, Lifted
+from lipcert.proof.lifted import MAX_ENTRIES, Lifted, wraps
+
+ROOM = 2.0**-26  # relative, of `inverse_of`; proofs of layers up to some 8000 neurons need less
+EMPTY = 2.0**-300  # the cap of a layer that passes nothing on
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,16 +48,18 @@ def chain_of(lifted: Lifted) -> Chain:
 
 def obstacle(network: Network) -> str | None:
     """Return why a normal form has no lifted chain of affordable size, or None; looks at shapes only."""
-    for index, node in enumerate(network.nodes[1:], start=1):
+    for index, node in enumerate(network.nodes):
         if isinstance(node.op, Activation) and not isinstance(node.op, Elementwise):
             return f"{node.op.kind} at '{node.name}' is not elementwise"
         if isinstance(node.op, (Sum, Concat)):
             return f"'{node.name}' joins branches: the network is not a chain"
         if len(network.consumers[index]) > 1:
             return f"'{node.name}' is used more than once: the network is not a chain"
-        before = network.nodes[node.inputs[0]].size
-        if isinstance(node.op, Affine) and before * node.size > MAX_ENTRIES:
-            return f"'{node.name}' is too large for a dense matrix ({node.size} x {before})"
+        before = network.nodes[node.inputs[0] if node.inputs else index]
+        if before.size * node.size > MAX_ENTRIES:
+            return f"'{node.name}' is too large for a dense matrix ({node.size} x {before.size})"
+        if isinstance(node.op, Affine) and wraps(node.op, before.shape):
+            return f"the kernel of '{node.name}' wraps around onto itself"
     if not any(isinstance(node.op, Elementwise) for node in network.nodes):
         return "the network has no elementwise activation"
     return None
@@ -83,3 +88,24 @@ def propagate(gain: Float, inverse: Float, alpha: Float, beta: Float) -> Float:
     covariance = gain + (gain * r) @ solved
     result = m[:, None] * covariance * m + np.diag(inverse)
     return 0.5 * (result + result.T)
+
+
+def inverse_of(cap: Float, alpha: Float, beta: Float) -> Float:
+    r"""Return 1 / (2 lambda) per neuron from a diagonal D >= S, never losing more than D itself loses.
+
+    With m, r as in `propagate` and b = |m| + r, the larger slope in size, take c = (r b + ROOM w^2) D, w the largest
+    b of the layer. K = Dm - R S R >= c - r^2 D = (r |m| + ROOM w^2) D > 0, and as S <= D,
+
+        P <= m^2 D c / (c - r^2 D) + c <= (b^2 + ROOM w^2) D
+
+    (for ROOM = 0 the two terms are m^2 D b / |m| = |m| b D and r b D). ROOM keeps neurons that are linear (r = 0) or of
+    symmetric slopes (m = 0) strictly inside the domain.
+
+    cap: D, (n,), not negative. alpha, beta: (n,) slope intervals. Returns (n,), positive.
+    """
+    m, r = 0.5 * (alpha + beta), 0.5 * (beta - alpha)
+    slope = np.abs(m) + r
+    widest = float(slope.max(initial=0.0)) or 1.0
+    top = float(cap.max(initial=0.0))
+    positive = np.maximum(cap, ROOM * top if top > 0 else EMPTY)
+    return np.asarray((r * slope + ROOM * widest**2) * positive)

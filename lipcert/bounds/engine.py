@@ -152,9 +152,9 @@ def _derive(
     network: Network, normal: Network, method: Method, norm: Norm, quantity: Quantity, time_limit: float | None
 ) -> Bound:
     start = time.perf_counter()
-    proposal = method.propose(normal, norm, time_limit)
     try:
         require_ieee()
+        proposal = method.propose(normal, norm, time_limit)
         derivation = RULES[proposal.rule].derive(normal, norm, proposal.witness)
     except Refused as refusal:
         raise InconclusiveError(f"no bound can be derived from what '{method.name}' proposed: {refusal}") from None

@@ -1,7 +1,7 @@
 """`gershgorin`: one multiplier per neuron from row sums, the scaling of AOL and SLL.
 
-For slopes [0, 1], any diagonal D >= S = W P W' keeps 2 D - S >= D, so P = D (2 D - S)^-1 D <= D. Gershgorin:
-D_i = sum_j |S_ij| q_j / q_i >= S for every q > 0. In the notation of `chain.propagate`, 1 / (2 lambda) = r beta D.
+The cap D_i = sum_j |S_ij| q_j / q_i, S = W P W', for `chain.inverse_of`: by Gershgorin, D >= S for every q > 0. Here
+q is the root of S's diagonal.
 
 Source: AOL (Prach & Lampert 2022), SLL (Araujo et al. 2023): T_i = sum_j |W'W|_ij q_j / q_i.
 """
@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from lipcert.bounds.eclipse_fast import FLOOR
+from lipcert.bounds.chain import inverse_of
 from lipcert.bounds.multiplier_method import LayerwiseMethod
 from lipcert.network.enclosure import Float
 
@@ -25,10 +25,7 @@ class Gershgorin(LayerwiseMethod):
     cost: ClassVar[str] = "three matrix products per layer, n^3"
 
     def layer(self, gain: Float, alpha: Float, beta: Float) -> Float:
-        """Return r b times the scaled row sums of |S|, with q the root of S's diagonal."""
-        radius, slope = 0.5 * (beta - alpha), np.maximum(np.abs(alpha), np.abs(beta))
+        """Return the multipliers for the cap of scaled row sums."""
         scale = np.sqrt(np.maximum(np.diag(gain), 0.0))
         safe = np.where(scale > 0, scale, 1.0)
-        rows = np.abs(gain) @ safe / safe
-        floor = max(float(rows.max(initial=0.0)), float(np.finfo(np.float64).tiny)) * FLOOR
-        return np.asarray(radius.max() * slope.max() * np.maximum(rows, floor) * (1.0 + FLOOR) + floor)
+        return inverse_of(np.abs(gain) @ safe / safe, alpha, beta)

@@ -7,9 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from lipcert.bounds.chain import chain_of, layer_gain, obstacle, propagate
+from lipcert.bounds.chain import Chain, chain_of, layer_gain, obstacle, propagate
 from lipcert.bounds.method import Method, Proposal
 from lipcert.bounds.targets import propose_target
+from lipcert.errors import InconclusiveError
 from lipcert.network.enclosure import Float
 from lipcert.network.graph import Network
 from lipcert.proof.claims import Norm
@@ -29,15 +30,22 @@ class LayerwiseMethod(Method):
     def propose(self, network: Network, norm: Norm, time_limit: float | None) -> Proposal:
         """Propose all multipliers; the time limit is not needed."""
         lifted = lift(network)
-        chain = chain_of(lifted)
-        state = np.eye(lifted.inputs)
+        with np.errstate(all="ignore"):  # what is not finite is refused by the rule
+            try:
+                multipliers = self._walk(chain_of(lifted))
+            except np.linalg.LinAlgError:
+                raise InconclusiveError("the layers' gains over- or underflow float64") from None
+            return propose_target(lifted, multipliers)
+
+    def _walk(self, chain: Chain) -> list[Float]:
+        state = np.eye(chain.weights[0].shape[1])
         multipliers: list[Float] = []
         for weight, alpha, beta in zip(chain.weights, chain.alpha, chain.beta, strict=True):
             gain = layer_gain(state, weight)
             inverse = self.layer(gain, alpha, beta)
             state = propagate(gain, inverse, alpha, beta)
             multipliers.append(0.5 / inverse)
-        return propose_target(lifted, multipliers)
+        return multipliers
 
     @abstractmethod
     def layer(self, gain: Float, alpha: Float, beta: Float) -> Float:

@@ -2,7 +2,8 @@
 
 In exact arithmetic, with Z0 the matrix of the rule without its last term, Z0 - F C'C >= 0 if and only if
 F <= 1 / lambda_max(C Z0^-1 C') (Schur complement). That number is computed in floating point and lowered by a
-little room until the rule proves it; the rule alone decides.
+little room until the rule proves it, then once more by as much: another machine, whose sums differ in the last bits,
+has to prove it too. The rule alone decides.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import scipy.linalg
 from lipcert.bounds.method import Proposal, Solver
 from lipcert.errors import InconclusiveError
 from lipcert.network.enclosure import Float
+from lipcert.proof.inequality import Blocks, assemble, group, output_groups
 from lipcert.proof.lifted import Lifted
-from lipcert.proof.rules.multipliers import Blocks, Multipliers, assemble, group, output_groups, proves
+from lipcert.proof.rules.multipliers import Multipliers, proves
 
+LARGEST = 2.0**1000  # inverse squares beyond it are of no use
 ROOM = (1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)  # relative room on F, tried in turn
 
 
@@ -33,7 +36,7 @@ def propose_target(
     for room in ROOM:
         target = best * (1.0 - room)
         if proves(lifted, multipliers, target):
-            witness = {"multipliers": np.concatenate(multipliers), "inverse_square": np.array([target])}
+            witness = {"multipliers": np.concatenate(multipliers), "inverse_square": np.array([target * (1.0 - room)])}
             return Proposal(Multipliers.id, witness, solver, notes)
     raise InconclusiveError("no bound can be proved with the multipliers that were found")
 
@@ -42,26 +45,25 @@ def largest_target(lifted: Lifted, blocks: Blocks) -> float:
     """Return 1 / lambda_max(C Z0^-1 C') in floating point (no bound), by block-tridiagonal elimination.
 
     Raises:
-        InconclusiveError: Z0 is not positive definite.
+        InconclusiveError: Z0 is not positive definite, or not finite.
     """
     diagonal, below, _ = group(blocks, lifted)
-    outputs = output_groups(blocks, lifted)
+    try:
+        top = _largest(diagonal, below, output_groups(blocks, lifted))
+    except (np.linalg.LinAlgError, ValueError):  # ValueError: scipy met NaN or infinity
+        raise InconclusiveError("the multipliers found do not satisfy the matrix inequality") from None
+    return min(1.0 / max(top, 1.0 / LARGEST), LARGEST)
+
+
+def _largest(diagonal: list[Float], below: list[Float], outputs: list[Float]) -> float:
+    """Return lambda_max(C Z0^-1 C') = |C L'^-1|^2 for Z0 = L L', one group of L after the other."""
     total = np.zeros((outputs[0].shape[0],) * 2)
-    carried: Float | None = None  # C_k Z^-1 ... gathered so far: rows of C after elimination
-    factor: Float | None = None
-    for k, block in enumerate(diagonal):
-        rows = outputs[k]
-        if factor is not None and carried is not None:
+    factor, carried = np.zeros((0, 0)), np.zeros((len(total), 0))
+    for k, (block, rows) in enumerate(zip(diagonal, outputs, strict=True)):
+        if k > 0:
             link = scipy.linalg.solve_triangular(factor, below[k - 1].T, lower=True)
-            block = block - link.T @ link
-            rows = rows - carried @ link
-        try:
-            factor = scipy.linalg.cholesky(block, lower=True)
-        except np.linalg.LinAlgError:
-            raise InconclusiveError("the multipliers found do not satisfy the matrix inequality") from None
+            block, rows = block - link.T @ link, rows - carried @ link
+        factor = scipy.linalg.cholesky(block, lower=True)
         carried = scipy.linalg.solve_triangular(factor, rows.T, lower=True).T
         total += carried @ carried.T
-    top = float(np.linalg.eigvalsh(total)[-1])
-    if not (np.isfinite(top) and top > 0):
-        raise InconclusiveError("the matrix inequality has no finite solution with these multipliers")
-    return 1.0 / top
+    return float(np.linalg.eigvalsh(total)[-1])

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from types import MappingProxyType
 from typing import Literal, get_args
 
 Norm = Literal["l1", "l2", "linf"]
 Quantity = Literal["output", "features"]
+LevelName = Literal["estimate", "numerical", "verified", "verified-exec"]
 
 NORMS: tuple[Norm, ...] = get_args(Norm)
 QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
@@ -23,9 +26,9 @@ class Level(IntEnum):
     VERIFIED_EXEC = 3
 
     @property
-    def label(self) -> str:
+    def label(self) -> LevelName:
         """Spelling in documents and on the command line."""
-        return self.name.lower().replace("_", "-")
+        return _LABELS[self]
 
     @classmethod
     def parse(cls, label: str) -> Level:
@@ -38,6 +41,9 @@ class Level(IntEnum):
             if level.label == label:
                 return level
         raise ValueError(f"unknown level '{label}'; one of {', '.join(level.label for level in cls)}")
+
+
+_LABELS: Mapping[Level, LevelName] = MappingProxyType(dict(zip(Level, get_args(LevelName), strict=True)))
 
 
 @dataclass(frozen=True)

@@ -223,4 +223,4 @@ def wraps(op: Affine, before: Shape) -> bool:
 def _radius_matrix(op: Affine, numbers: Enclosure, before: Shape, after: Shape) -> Float:
     """Return the radii in the places of the coefficients: each entry of the matrix is a single coefficient."""
     assert not isinstance(op, Scale)
-    return dense_matrix(replace(op, weight=Enclosure(numbers.radius)), before, after)  # type: ignore[arg-type, call-arg]
+    return dense_matrix(replace(op, weight=Enclosure(numbers.radius)), before, after)  # type: ignore[call-arg]

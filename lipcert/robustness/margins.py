@@ -1,84 +1,173 @@
-r"""From a global bound to a certified radius for each sample.
+r"""From a Lipschitz bound to certified radii (`math.md` section 7).
 
-Let m_j = f_y - f_j be the margin of class y over rival j, and K_yj a Lipschitz constant of that function. For all
-x' with ||x' - x|| <= r, m_j(x') >= m_j(x) - K_yj r, so x keeps its class while r < m_j(x) / K_yj for every j: the
-radius is the minimum over *all* rivals, and a tie (margin 0) is a loss.
+Let the features phi be L-Lipschitz from (inputs, p) to (features, p), and the logits z = W phi + b. For the rival j
+of class y, |(z_y - z_j)(x') - (z_y - z_j)(x)| <= ||w_y - w_j||_q L ||x' - x||_p with 1/p + 1/q = 1 (Hoelder), so no
+x' within r of x is classified as j if r < margin_j / (L ||w_y - w_j||_q). The certified radius takes the least over
+*all* rivals. Where the last layer is not linear, phi is the output itself and ||e_y - e_j||_q is sqrt 2 (p = 2),
+2 (p = inf) or 1 (p = 1).
 
-K_yj, with q dual to the ball's norm p (1/p + 1/q = 1), by Hoelder's inequality:
-
-* the features h before a linear head W are L-Lipschitz from p to p:
-  |(w_y - w_j)(h - h')| <= ||w_y - w_j||_q L ||x - x'||;
-* the logits are L-Lipschitz from p to p: the same with w_i = e_i: ||e_y - e_j||_q is sqrt 2, 2 and 1 for l2, linf, l1.
-
-Every step is rounded to the safe side; level of the radii: that of L and of the margins.
-Source: Tsuzuku et al. 2018; Singla et al. 2022 for the per-rival form.
+Margins are lowered by their errors: ||w_y - w_j||_2 times the l2 error of the features, and the rounding of the head.
+A margin of zero, a tie, is a loss; radii are rounded to strictly below the quotient, because at the quotient itself
+there may be a tie. Everything is float64, and everything is rounded against the claim.
 """
 
 from __future__ import annotations
 
-import numpy as np
+import math
+from dataclasses import dataclass
 
-from lipcert.network.enclosure import UNIT, Float, round_up
+import numpy as np
+import numpy.typing as npt
+
+from lipcert.network.enclosure import TINY, Enclosure, Float, gamma, round_up
 from lipcert.network.operators import Dense
 from lipcert.proof.claims import Norm
-from lipcert.proof.rounding import inflate, norms_up, product_up, sqrt_up, total_up
+from lipcert.proof.rounding import norms_up, sqrt_up
+from lipcert.robustness.forward import Deployed, Forward
 
-LARGEST = float(np.finfo(np.float64).max)
+RADIUS_CAP = 1e300  # a radius without limit, as a number that JSON can hold
+
+Labels = npt.NDArray[np.int64]
 
 
-def head_constants(head: Dense, bound: float, norm: Norm) -> Float:
-    """Return K, (classes, classes): upper bounds of the margins' Lipschitz constants behind a linear head.
+@dataclass(frozen=True)
+class Head:
+    """The last linear layer, or the identity.
 
-    head: the last linear layer, weight (classes, n). bound: Lipschitz bound of its input in `norm`.
-    Cost: 3 classes^2 n flops.
+    Attributes:
+        weight, bias: (C, n) and (C,), or both None for the identity on C logits.
+        classes: C.
     """
-    weight, radius = head.weight.mid, head.weight.radius
-    rows = []
-    for row, spread in zip(weight, radius, strict=True):
-        difference = np.nextafter(np.abs(weight - row), np.inf) + (radius + spread)
-        difference = round_up(difference) if not head.weight.is_exact else difference
-        rows.append(_dual_norm(difference, norm))
-    return inflate(np.array(rows) * bound, 1)
+
+    weight: Enclosure | None
+    bias: Enclosure | None
+    classes: int
+
+    @staticmethod
+    def of(dense: Dense) -> Head:
+        """Return a dense layer as a head."""
+        classes = dense.weight.shape[0]
+        return Head(dense.weight, dense.bias.broadcast_to((classes,)), classes)
+
+    @staticmethod
+    def identity(classes: int) -> Head:
+        """Return the head of a network whose outputs are taken as they are."""
+        return Head(None, None, classes)
+
+    def differences(self, norm: Norm) -> Float:
+        """Return (C, C) upper bounds of ||w_y - w_j||_q, q conjugate to the norm; zero on the diagonal."""
+        apart = 1.0 - np.eye(self.classes)
+        if self.weight is None:
+            return apart * {"l1": 1.0, "l2": sqrt_up(2.0), "linf": 2.0}[norm]
+        mid, rad = self.weight.mid, self.weight.radius
+        rows = [_row_norms(np.abs(mid - mid[y]), rad + rad[y], norm) for y in range(self.classes)]
+        return np.stack(rows) * apart
+
+    def logits(self, features: Float) -> tuple[Float, Float]:
+        """Return (N, C) logits of features (N, n) and upper bounds of the rounding error of each."""
+        if self.weight is None or self.bias is None:
+            return features, np.zeros_like(features)
+        mid, count = self.weight.mid, self.weight.shape[1]
+        # |fl(w f + b) - (w f + b)| <= gamma (|w| |f| + |b|) + radii; Cauchy-Schwarz on both products
+        sizes = _lengths(features)[:, None]
+        rounding = gamma(count + 2) * (sizes * _lengths(mid) + np.abs(self.bias.mid))
+        radii = sizes * _lengths(self.weight.radius) + self.bias.radius
+        return features @ mid.T + self.bias.mid, round_up(rounding + radii + (count + 2) * TINY, 16)
 
 
-def logit_constants(classes: int, bound: float, norm: Norm) -> Float:
-    """Return K, (classes, classes), where `bound` is a Lipschitz bound of all logits in `norm`."""
-    factor = {"l1": 1.0, "l2": sqrt_up(2.0), "linf": 2.0}[norm]
-    return np.full((classes, classes), product_up(factor, bound))
+@dataclass(frozen=True)
+class Margins:
+    """What margins can do: how fast they change, and how errors of the features reach them.
 
-
-def _dual_norm(difference: Float, norm: Norm) -> Float:
-    """Return upper bounds of the dual norms of the rows of a non-negative array."""
-    if norm == "l1":
-        return np.asarray(difference.max(axis=1))
-    return norms_up(difference) if norm == "l2" else total_up(difference)
-
-
-def margins_down(logits: Float, labels: np.ndarray[tuple[int, ...], np.dtype[np.int64]], errors: Float) -> Float:
-    """Return lower bounds of the true margins over each rival, (N, classes); infinite for the class itself.
-
-    logits: (N, classes) float64 as computed. labels: (N,). errors: (N,), upper bounds of the l2 distance between
-    computed and true logits; a margin is off by at most sqrt 2 times that.
+    Attributes:
+        head: from features to logits.
+        slopes: (C, C) upper bounds of the Lipschitz constant of z_y - z_j, inputs in the norm of the claim.
+        spread: (C, C) upper bounds of the change of z_y - z_j per unit of l2 error of the features.
+        dilation: ||d||_2 <= dilation * ||d|| for every input difference d.
     """
-    own = np.take_along_axis(logits, labels[:, None], axis=1)
-    room = round_up(errors * sqrt_up(2.0))[:, None]
+
+    head: Head
+    slopes: Float
+    spread: Float
+    dilation: float = 1.0
+
+    def lower(self, forward: Forward, labels: Labels) -> Float:
+        """Return (N, C) lower bounds of the real margins z_y - z_j; infinite for j = y."""
+        return self._bound(forward, labels, -1.0)
+
+    def upper(self, forward: Forward, labels: Labels) -> Float:
+        """Return (N, C) upper bounds of the real margins z_y - z_j; infinite for j = y."""
+        return self._bound(forward, labels, 1.0)
+
+    def _bound(self, forward: Forward, labels: Labels, side: float) -> Float:
+        logits, rounding = self.head.logits(forward.values)
+        rows = np.arange(len(labels))
+        with np.errstate(all="ignore"):  # infinite errors give infinite bounds, on the safe side
+            margins = logits[rows, labels][:, None] - logits
+            errors = rounding[rows, labels][:, None] + rounding + self.spread[labels] * forward.error[:, None]
+            error = round_up(errors + np.abs(margins) * 2.0**-52 + TINY, 8)
+            bounds = np.nextafter(margins + side * error, side * np.inf)
+        bounds = np.where(np.isnan(bounds), side * np.inf, bounds)
+        bounds[rows, labels] = np.inf
+        return bounds
+
+    def radii(self, margins: Float, labels: Labels, deployed: Deployed | None = None) -> Float:
+        """Return (N,) radii below which no rival can win, given lower bounds (N, C) of the margins.
+
+        deployed: its error is taken off the margins, within its reach. Rounded down, 0 where a margin is not
+        positive; at most `RADIUS_CAP`.
+        """
+        slopes = self.slopes[labels]
+        with np.errstate(all="ignore"):
+            if deployed is not None:
+                twice = 2.0**0.5 * (1.0 + 2.0**-50)  # |d_y - d_j| <= sqrt 2 ||d||_2
+                margins = np.nextafter(margins - round_up(twice * deployed.base, 4)[:, None], -np.inf)
+                slopes = round_up(slopes + twice * deployed.growth * self.dilation, 8)
+            quotient = np.nextafter(np.nextafter(margins / slopes, -np.inf), -np.inf)
+            quotient = np.where((slopes == 0) & (margins > 0), np.inf, quotient)
+            radii = np.where(margins > 0, quotient, 0.0).min(axis=1)
+            if deployed is not None:
+                radii = np.minimum(radii, deployed.reach / self.dilation * (1.0 - 2.0**-50))
+        radii = np.where(np.isnan(radii), 0.0, radii)
+        return np.clip(radii, 0.0, RADIUS_CAP)
+
+
+def correct(logits: Float, labels: Labels) -> npt.NDArray[np.bool_]:
+    """Return whether the label's logit is above all others; a tie and NaN are not correct."""
+    rows = np.arange(len(labels))
+    others = logits.copy()
+    others[rows, labels] = -np.inf
     with np.errstate(invalid="ignore"):
-        margins = np.nextafter(np.nextafter(own - logits, -np.inf) - room, -np.inf)
-    margins = np.where(np.isfinite(margins), margins, -np.inf)  # NaN or overflow: nothing is known
-    np.put_along_axis(margins, labels[:, None], np.inf, axis=1)
-    return margins
+        right: npt.NDArray[np.bool_] = logits[rows, labels] > others.max(axis=1)
+    return right
 
 
-def radii(margins: Float, labels: np.ndarray[tuple[int, ...], np.dtype[np.int64]], constants: Float) -> Float:
-    """Return certified radii, (N,) float64, rounded down; 0 where some margin is not positive.
+def margin_slopes(lipschitz: float, differences: Float) -> Float:
+    """Return L ||w_y - w_j||_q, rounded up; zero only where a factor is zero."""
+    product = round_up(lipschitz * differences, 2)
+    return np.where((differences == 0) | (lipschitz == 0), 0.0, product)
 
-    margins: (N, classes) from `margins_down`. constants: (classes, classes) from one of the functions above. Within
-    any smaller distance, and at the radius itself, no rival reaches the class's logit.
-    """
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        ratios = margins / constants[labels]
-    ratios = np.where(margins > 0, np.where(constants[labels] > 0, ratios, LARGEST), 0.0)
-    np.put_along_axis(ratios, labels[:, None], LARGEST, axis=1)
-    smallest = ratios.min(axis=1, initial=LARGEST)
-    # strictly inside: at the rounded radius the margin is still positive, so a tie is excluded
-    return np.maximum(np.minimum(smallest, LARGEST) * (1.0 - 4.0 * UNIT), 0.0)
+
+def l2_dilation(size: int, norm: Norm) -> float:
+    """Return the least c with ||d||_2 <= c ||d|| for d with `size` entries, rounded up."""
+    return sqrt_up(float(size)) if norm == "linf" else 1.0
+
+
+def _row_norms(distance: Float, radius: Float, norm: Norm) -> Float:
+    """Return upper bounds of the conjugate norms of rows known up to a radius; one rounding happened to each entry."""
+    entries = round_up(distance + radius, 4) * (distance + radius > 0)
+    if norm == "l1":
+        return entries.max(axis=1, initial=0.0)
+    if norm == "linf":
+        return round_up(entries.sum(axis=1) * (1.0 + 2.0 * gamma(entries.shape[1])), 2) * entries.any(axis=1)
+    return _lengths(entries)
+
+
+def _lengths(rows: Float) -> Float:
+    """Return upper bounds of the l2 norms of rows; zero for zero rows, infinite for what is not finite."""
+    largest = np.abs(rows).max(axis=1, initial=0.0)
+    scale = np.where((largest > 0) & np.isfinite(largest), largest, 1.0)
+    finite = np.where(np.isfinite(rows), rows, 0.0)
+    lengths = round_up(norms_up(finite / scale[:, None]) * scale, 4)
+    lengths = np.where(largest == 0, 0.0, lengths)
+    return np.where(np.isfinite(rows).all(axis=1), lengths, math.inf)

@@ -45,7 +45,7 @@ def pairing(chain: Chain, v: Band) -> torch.Tensor:
 
 def gradient(chain: Chain, y: torch.Tensor, factor: Factor) -> torch.Tensor:
     """Equation (1), one number for each unknown."""
-    g = -pairing(chain, inverse_band(factor))
+    g = -pairing(chain, inverse_band(factor, corner=chain.pi[0] is not None))
     g[:-1] -= chain.signed / torch.where(chain.signed > 0, y[:-1], torch.ones_like(y[:-1]))
     return g
 

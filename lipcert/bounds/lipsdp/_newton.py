@@ -130,7 +130,7 @@ def centre(chain: Chain, y: torch.Tensor, kappa: float, stop: Stop) -> tuple[tor
         if decrement < _CENTRED:
             length = largest_step(chain, y, d, 1.0)
         else:
-            cap = 64.0 if d[-1] >= 0 else min(64.0, f / -float(d[-1]))
+            cap = 8.0 if d[-1] >= 0 else min(8.0, f / -float(d[-1]))
             length = line_search(slope, _BACK_OFF * largest_step(chain, y, d, cap))
         y = y + min(length, 1.0 if decrement < _CENTRED else length) * d
         if decrement < _CENTRED or length == 0.0:

@@ -77,13 +77,16 @@ def _gains(factor: Factor) -> Blocks:
     ]
 
 
-def inverse_band(factor: Factor) -> Band:
-    """The blocks of V = Z^-1 on and just below the diagonal, by (2)."""
+def inverse_band(factor: Factor, corner: bool = True) -> Band:
+    """The blocks of V = Z^-1 on and just below the diagonal, by (2); without V[0,0] (left empty) if so asked."""
     v = torch.cholesky_inverse(factor.pivots[-1])
     diag, low = [v], []
-    for root, gain in zip(reversed(factor.pivots[:-1]), reversed(_gains(factor)), strict=True):
+    for k, gain in reversed(list(enumerate(_gains(factor)))):
         below = -(v @ gain)
-        v = torch.cholesky_inverse(root) - gain.mT @ below
+        if k > 0 or corner:
+            v = torch.addmm(torch.cholesky_inverse(factor.pivots[k]), gain.mT, below, alpha=-1.0)
+        else:
+            v = v.new_empty((0, 0))
         diag.append(v)
         low.append(below)
     return Band(diag[::-1], low[::-1])

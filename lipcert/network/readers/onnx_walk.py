@@ -21,7 +21,7 @@ from lipcert.network.readers.onnx_values import Refusal, Refused, Tensor, Unknow
 OLDEST, NEWEST = 6, 28  # versions of the operator set whose definitions were read for this reader
 UNITS = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 # how attributes or inputs that do not fit an operator show
-MALFORMED = (ValueError, IndexError, TypeError, ZeroDivisionError, OverflowError, MemoryError, UsageError)
+MALFORMED = (ValueError, LookupError, TypeError, ArithmeticError, MemoryError, UsageError)
 
 
 def needed_nodes(graph: Any) -> list[Any]:
@@ -118,7 +118,8 @@ class Reading:
         first, *others = inputs
         kind = first.type.tensor_type.elem_type
         if kind not in FLOATS:
-            why = f"holds {onnx.TensorProto.DataType.Name(kind).lower()}; only inputs of a float type are supported"
+            names = {number: name.lower() for name, number in onnx.TensorProto.DataType.items()}
+            why = f"holds {names.get(kind, 'an unknown type')}; only inputs of a float type are supported"
             self.items.append(Unsupported(first.name, "model input", why))
         own, sizes, batched = input_layout(first.name, stored_dims(first), input_shape)
         self.graph = Graph(Builder(own), sizes, self._version(), {FLOATS.get(kind, "float32")})

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from lipcert.network.enclosure import Enclosure
+from lipcert.network.graph import Node
 from lipcert.network.operators import Concat, Extremum, Gather, Ints, Reshape, Scale
 from lipcert.network.readers.common import rearrange, sort_groups
 from lipcert.network.readers.torch_values import MIXES, Known, Refused, Size, Step, Traced, Value
@@ -166,24 +167,30 @@ def _join(step: Step, nodes: list[int], axis: int) -> int:
 
 def _max_min(step: Step, nodes: list[int], axis: int) -> int | None:
     """Append MaxMin as one sorting of pairs, which is 1-Lipschitz where its two halves together are not."""
-    found = [_behind_reshapes(step, node) for node in nodes]
-    parts = [step.builder.nodes[f] for f in found]
-    if len(parts) != 2 or not all(isinstance(p.op, Extremum) and len(p.inputs) == 2 for p in parts):
+    parts = [step.builder.nodes[_behind_reshapes(step, node)] for node in nodes]
+    maxima = [part.op.maximum for part in parts if isinstance(part.op, Extremum)]
+    pairs = [found for part in parts if (found := _pairs(step, part)) is not None]
+    if len(parts) != 2 or len(pairs) != 2 or sorted(maxima) != [False, True]:
         return None
-    if set(parts[0].inputs) != set(parts[1].inputs) or parts[0].op.maximum == parts[1].op.maximum:  # type: ignore[attr-defined]
-        return None
-    slices = [step.builder.nodes[_behind_reshapes(step, i)] for i in parts[0].inputs]
-    if not all(isinstance(s.op, Gather) for s in slices) or slices[0].inputs != slices[1].inputs:
-        return None
-    groups = np.stack([s.op.index.ravel() for s in slices], axis=1)  # type: ignore[attr-defined]
-    if (groups < 0).any():
+    (source, groups), (other, others) = pairs
+    if source != other or not np.array_equal(groups, others):
         return None
     # position 2 g of the sorted pairs is the minimum of pair g, 2 g + 1 its maximum
-    halves = [
-        2 * np.arange(len(groups)).reshape(step.builder.nodes[node].shape) + part.op.maximum  # type: ignore[attr-defined]
-        for node, part in zip(nodes, parts, strict=True)
-    ]
-    return sort_groups(step.builder, slices[0].inputs[0], groups, np.concatenate(halves, axis=axis), step.name)
+    shapes = [step.builder.nodes[node].shape for node in nodes]
+    halves = [2 * np.arange(len(groups)).reshape(shape) + top for shape, top in zip(shapes, maxima, strict=True)]
+    return sort_groups(step.builder, source, groups, np.concatenate(halves, axis=axis), step.name)
+
+
+def _pairs(step: Step, part: Node) -> tuple[int, Ints] | None:
+    """Return the node whose entries an extremum of two slices compares, and which with which: (m, 2) positions."""
+    if not isinstance(part.op, Extremum) or len(part.inputs) != 2:
+        return None
+    slices = [step.builder.nodes[_behind_reshapes(step, i)] for i in part.inputs]
+    indices = [s.op.index.ravel() for s in slices if isinstance(s.op, Gather)]
+    sources = {_behind_reshapes(step, i) for s in slices for i in s.inputs}
+    if len(indices) != 2 or len(sources) != 1 or min(index.min() for index in indices) < 0:
+        return None
+    return sources.pop(), np.sort(np.stack(indices, axis=1), axis=1)
 
 
 def _behind_reshapes(step: Step, node: int) -> int:

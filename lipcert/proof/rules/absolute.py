@@ -22,7 +22,6 @@ Source: for dense chains e.g. Virmaux & Scaman 2018, sec. 5 (linf); here over gr
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import ClassVar
 
 import numpy as np
@@ -80,23 +79,23 @@ def _forward(network: Network, node: Node, inputs: list[Float]) -> Float:
     op, first = node.op, inputs[0]
     match op:
         case Affine():
-            result = apply_linear(op, first[None], _magnitude(op), node.shape)[0]
+            result: Float = apply_linear(op, first[None], _magnitude(op), node.shape)[0]
             if isinstance(op, (Reshape, Gather)):  # nothing is computed
                 return result
             return inflate(result, max_terms(op, network.nodes[node.inputs[0]].shape))
         case Elementwise():
             return inflate(first * _slopes(op), 1)
         case Sum():
-            return inflate(np.sum(inputs, axis=0), len(inputs))
+            return inflate(np.asarray(np.sum(inputs, axis=0)), len(inputs))
         case Concat():
             return np.concatenate(inputs, axis=op.axis)
         case Extremum():
-            return np.maximum.reduce(inputs)
+            return np.asarray(np.maximum.reduce(inputs))
         case Sort():
             return np.broadcast_to(first.max(axis=-1, keepdims=True), first.shape)
         case MaxPool():
             windows = unfold(first[None], op.window, op.stride, op.padding, op.dilation, node.shape[1:])[0]
-            return windows.max(axis=tuple(range(1, 1 + len(op.window))))
+            return np.asarray(windows.max(axis=tuple(range(1, 1 + len(op.window)))))
         case Softmax():
             factor = 2.0 if op.log else 0.5
             return np.broadcast_to(inflate(factor * first.max(axis=op.axis, keepdims=True), 1), first.shape)

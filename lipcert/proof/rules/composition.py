@@ -33,9 +33,9 @@ from lipcert.proof.rounding import norm_up, sqrt_up, sum_up
 
 def join(node: Node, norm: Norm, bounds: Sequence[float]) -> float:
     """Combine the bounds of several inputs, rounded up."""
-    if isinstance(node.op, (Concat, Extremum)):
-        return {"l1": sum_up, "l2": norm_up, "linf": max}[norm](bounds)
-    if isinstance(node.op, Sum):
+    if isinstance(node.op, (Concat, Extremum)) and norm != "l1":
+        return norm_up(bounds) if norm == "l2" else max(bounds)
+    if isinstance(node.op, (Concat, Extremum, Sum)):
         return sum_up(bounds)
     (single,) = bounds
     return single

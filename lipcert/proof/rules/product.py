@@ -10,7 +10,7 @@ Source: Szegedy et al. 2014 for chains; `composition` has the proofs for the oth
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, TypeGuard
 
 import numpy as np
 
@@ -51,7 +51,7 @@ class Product(Rule):
         return Derivation(bounds[-1], tuple(steps))
 
 
-def needs_witness(op: object) -> bool:
+def needs_witness(op: object) -> TypeGuard[Dense | Conv | ConvTranspose]:
     """Whether the l2 norm of an operator has to be proposed."""
     return isinstance(op, (Dense, Conv, ConvTranspose))
 

@@ -1,0 +1,178 @@
+"""Batched forward passes with a rigorous bound of their distance to the real network.
+
+The recursion of `rounding_model` runs beside the pass on one number per sample and node: it needs the l2 norm of
+each node's input, which costs about as much as a ReLU, and nothing else.
+
+The *deployed* pass. For `verified-exec` the error of another floating-point pass, the one of the deployed network
+with unit roundoff u', is needed at every x' with ||x' - x||_2 <= r. Let E be its error at a node. The values it
+computes there have norms of at most ||h(x')|| + E <= ||h^(x)|| + e + l r + E, where l is the node's Lipschitz bound.
+Put into the recursion with the coefficients of u', E stays of the form base + growth * r, with a base for each sample
+and one growth for all: products, sums and the triangle inequality keep the form. `reach` is the largest r at which no
+deployed value can overflow.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lipcert.bounds.product import Product
+from lipcert.bounds.torch_network import compile_network, full_precision, has_full_float32
+from lipcert.network.enclosure import TINY, Float, round_up
+from lipcert.network.graph import Network, Node
+from lipcert.network.operators import Concat, Extremum
+from lipcert.proof.rules import RULES, Step
+from lipcert.robustness.rounding_model import FLOAT32, FLOAT64, Precision, gamma_up, model_nodes, up
+
+_CHUNK = 2**14  # entries whose squares are added up in the precision of the pass
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """Error of the deployed pass within ||x' - x||_2 <= r <= reach: at most base + growth * r.
+
+    base, reach: (N,) float64. growth: the same for all samples.
+    """
+
+    base: Float
+    growth: float
+    reach: Float
+
+
+@dataclass(frozen=True)
+class Forward:
+    """Outputs of a batch.
+
+    Attributes:
+        values: (N, outputs) float64, the computed outputs, flattened.
+        error: (N,) float64, upper bounds of the l2 distance to the real network's outputs; infinite where
+            something overflowed or is NaN.
+        deployed: the same for the deployed pass around each sample, where that was asked for.
+    """
+
+    values: Float
+    error: Float
+    deployed: Deployed | None = None
+
+
+def product_steps(network: Network) -> tuple[Step, ...]:
+    """Return verified l2 Lipschitz factors of all nodes of a network, as it stands.
+
+    Raises:
+        Refused: a node has no theorem or a number is not finite.
+    """
+    proposal = Product().propose(network, "l2", None)
+    return RULES[proposal.rule].derive(network, "l2", proposal.witness).steps
+
+
+class ForwardPass:
+    """Runs a network and bounds the error of what it computed. Level of the errors: verified, under the model
+    of `rounding_model`.
+
+    Args of the constructor:
+        network: executed operator by operator, at the centres of its enclosures.
+        steps: from `product_steps` of the same network.
+        precision: of the pass, FLOAT32 or FLOAT64.
+        deployed: precision of the deployed pass of the same network, or None.
+    """
+
+    def __init__(
+        self, network: Network, steps: Sequence[Step], precision: Precision, deployed: Precision | None = None
+    ) -> None:
+        self.network, self.precision, self.deployed = network, precision, deployed
+        factors = {step.node: step.factor for step in steps}
+        self._models = model_nodes(network, factors, precision)
+        self._deployed_models = None if deployed is None else model_nodes(network, factors, deployed)
+        self._lipschitz = [1.0, *(step.cumulative for step in steps)]
+        self._dtype = torch.float32 if precision is FLOAT32 else torch.float64
+        self._torch = compile_network(network, "cpu", self._dtype)
+        models = self._deployed_models or self._models
+        rounding = [i for i, model in enumerate(models) if not model.exact]
+        self._measured = {source for i in rounding for source in network.nodes[i].inputs}
+
+    @staticmethod
+    def precisions() -> tuple[Precision, ...]:
+        """Return the precisions to try, fastest first; float32 only where it is what it says."""
+        return (FLOAT32, FLOAT64) if has_full_float32() else (FLOAT64,)
+
+    def __call__(self, images: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Forward:
+        """Run a batch (N, *input_shape) of float32 images."""
+        with torch.no_grad(), full_precision():
+            x = torch.from_numpy(images).to(self._dtype)
+            norms: dict[int, Float] = {}
+            for index, value in self._torch.walk(x):
+                if index in self._measured:
+                    norms[index] = _norms(value)
+            values = value.flatten(1).to(torch.float64).numpy()
+        with np.errstate(all="ignore"):  # infinities and NaN end as infinite errors
+            errors = self._errors(len(images), norms)
+            deployed = self._deployed_errors(len(images), norms, errors)
+            finite = np.isfinite(values).all(axis=1) & (errors[-1] < np.inf)
+        return Forward(values, np.where(finite, errors[-1], np.inf), deployed)
+
+    def _errors(self, count: int, norms: dict[int, Float]) -> list[Float]:
+        """Return e of every node."""
+        errors = [np.zeros(count)]
+        for node, model in zip(self.network.nodes[1:], self._models[1:], strict=True):
+            error = model.slope * join_errors(node, [errors[i] for i in node.inputs])
+            if not model.exact:
+                size = np.sum([norms[i] for i in node.inputs], axis=0)
+                error = error + model.relative * size + model.absolute
+                safe = model.magnitude * (size + 1.0) < self.precision.limit
+                error = np.where(safe, error, np.inf)
+            errors.append(round_up(error + TINY, 8))
+        return errors
+
+    def _deployed_errors(self, count: int, norms: dict[int, Float], errors: list[Float]) -> Deployed | None:
+        """Return the error of the deployed pass, as base + growth * r."""
+        if self.deployed is None or self._deployed_models is None:
+            return None
+        base, growth, reach = [np.zeros(count)], [0.0], np.full(count, np.inf)
+        for node, model in zip(self.network.nodes[1:], self._deployed_models[1:], strict=True):
+            start = model.slope * join_errors(node, [base[i] for i in node.inputs])
+            rise = up(model.slope * float(join_errors(node, [np.array([growth[i]]) for i in node.inputs])[0]))
+            if not model.exact:
+                # norms of what the deployed pass computes here: at most size + steepness * r
+                size = round_up(np.sum([norms[i] + errors[i] + base[i] for i in node.inputs], axis=0), 8)
+                steepness = up(math.fsum(self._lipschitz[i] + growth[i] for i in node.inputs))
+                start = start + model.relative * size + model.absolute
+                rise = up(rise + model.relative * steepness)
+                room = (self.deployed.limit / model.magnitude * (1.0 - 2.0**-40) - 1.0 - size) / steepness
+                reach = np.minimum(reach, np.nextafter(room * (1.0 - 2.0**-40), -np.inf))
+            base.append(round_up(start + TINY, 8))
+            growth.append(rise)
+        reach = np.where(reach > 0, reach, 0.0)  # NaN counts as no reach
+        return Deployed(np.where(base[-1] < np.inf, base[-1], np.inf), growth[-1], reach)
+
+
+def join_errors(node: Node, errors: Sequence[Float]) -> Float:
+    """Combine the errors of a node's inputs, rounded up: root of squares where entries stay apart, else the sum."""
+    if len(errors) == 1:
+        return errors[0]
+    if isinstance(node.op, (Concat, Extremum)):
+        largest = np.maximum.reduce(errors)
+        scale = np.where(largest > 0, largest, 1.0)
+        squares = np.sum([(error / scale) ** 2 for error in errors], axis=0)
+        return round_up(np.sqrt(squares) * scale, 8 + len(errors))
+    return round_up(np.sum(errors, axis=0), len(errors))
+
+
+def _norms(value: Tensor) -> Float:
+    """Return upper bounds of the l2 norm of each sample, whatever the order of summation."""
+    precision = FLOAT32 if value.dtype == torch.float32 else FLOAT64
+    parts = [
+        torch.linalg.vector_norm(part, dim=1).to(torch.float64).numpy() for part in value.flatten(1).split(_CHUNK, 1)
+    ]
+    # of each part, the squares lose at most tiny each to underflow; squares, sums and the root round
+    count = min(_CHUNK, value[0].numel())
+    slack, lost = 1.0 + 2.0 * gamma_up(count + 2, precision.unit), up(math.sqrt(count * precision.tiny))
+    bounds = [round_up(part * slack + lost, 4) for part in parts]
+    if len(bounds) == 1:
+        return bounds[0]
+    largest = np.maximum.reduce(bounds)
+    return round_up(largest * np.sqrt(np.sum([(bound / largest) ** 2 for bound in bounds], axis=0)), 8 + len(bounds))
