@@ -65,6 +65,7 @@ class BoundResult(Document):
     Attributes:
         bound: the upper bound, null where the method refused or failed (then `error` says why).
         bound_hex: the same number exactly (``float.hex``).
+        quantity: what is bounded: the whole output, or the features before the last linear layer.
         lower_bound: best lower bound found for the same constant (level ``estimate``).
         certificate: path of the certificate file that was written, or null.
     """
@@ -78,6 +79,7 @@ class BoundResult(Document):
     level: LevelName | None
     lower_bound: FiniteFloat | None
     ratio: FiniteFloat | None
+    quantity: Literal["output", "features"] | None = None
     seconds: Seconds
     certificate: str | None
     solver: SolverInfo | None

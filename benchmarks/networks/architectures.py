@@ -6,6 +6,7 @@ Attribute names follow the keys in the checkpoints.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 def mlp(*widths: int) -> nn.Sequential:
     """Flatten, then linear layers with ReLU between them."""
     layers: list[nn.Module] = [nn.Flatten()]
-    for before, after in zip(widths[:-1], widths[1:], strict=True):
+    for before, after in pairwise(widths):
         layers += [nn.Linear(before, after), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
@@ -26,12 +27,12 @@ def conv_net(
     widths: Sequence[int],
     activation: Callable[[], nn.Module] = nn.ReLU,
 ) -> nn.Sequential:
-    """Convolutions (in, out, kernel, stride, padding), flatten, linear layers, an activation after each but the last."""
+    """Convolutions (in, out, kernel, stride, padding), flatten, linear layers; an activation after all but the last."""
     layers: list[nn.Module] = []
     for before, after, kernel, stride, padding in convolutions:
         layers += [nn.Conv2d(before, after, kernel, stride, padding), activation()]
     layers.append(nn.Flatten())
-    for before, after in zip(widths[:-1], widths[1:], strict=True):
+    for before, after in pairwise(widths):
         layers += [nn.Linear(before, after), activation()]
     return nn.Sequential(*layers[:-1])
 
@@ -42,7 +43,7 @@ class NamedMLP(nn.Module):
     def __init__(self, *widths: int) -> None:
         super().__init__()
         self.names = [f"fc{i}" for i in range(1, len(widths))]
-        for name, before, after in zip(self.names, widths[:-1], widths[1:], strict=True):
+        for name, (before, after) in zip(self.names, pairwise(widths), strict=True):
             self.add_module(name, nn.Linear(before, after))
 
     def forward(self, x: Tensor) -> Tensor:

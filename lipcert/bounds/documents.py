@@ -35,6 +35,7 @@ def bound_result(network: Network, bound: Bound, certificate: str | None = None)
         level=bound.level.label,
         lower_bound=bound.lower,
         ratio=bound.ratio,
+        quantity=bound.quantity,
         seconds=bound.seconds,
         certificate=certificate,
         solver=None if solver is None else SolverInfo(name=solver.name, status=solver.status, gap=solver.gap),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ class Bound:
     """An upper bound of a Lipschitz constant with everything that stands behind it.
 
     Attributes:
-        value: the bound, derived by a rule with every rounding error counted.
+        value: the bound, derived by a rule with every rounding error counted; what the certificate claims.
         level: verified.
         norm, quantity: what is bounded.
         method: the method that proposed the witness.
@@ -158,9 +159,9 @@ def _derive(
         derivation = RULES[proposal.rule].derive(normal, norm, proposal.witness)
     except Refused as refusal:
         raise InconclusiveError(f"no bound can be derived from what '{method.name}' proposed: {refusal}") from None
-    claim = Claim(norm, quantity, derivation.bound)
+    claim = Claim(norm, quantity, claimed(derivation.bound))
     return Bound(
-        value=derivation.bound,
+        value=claim.bound,
         level=Level.VERIFIED,
         norm=norm,
         quantity=quantity,
@@ -172,3 +173,15 @@ def _derive(
         solver=proposal.solver,
         notes=proposal.notes,
     )
+
+
+def claimed(derived: float) -> float:
+    """Return what is claimed of a derived bound: the same or slightly more, with at most 40 bits.
+
+    The last bits of long sums depend on the machine, and the claim has to be derived again on others. Numbers of up to
+    24 bits are no long sums (1, a single float32 weight): they stay as they are, and so do those near overflow.
+    """
+    mantissa, exponent = math.frexp(derived)
+    if (mantissa * 2**24).is_integer() or exponent > 1000:
+        return derived
+    return max(derived, math.ldexp(math.ceil(mantissa * (1.0 + 2.0**-46) * 2**40), exponent - 40))

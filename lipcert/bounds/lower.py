@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -47,7 +48,12 @@ class LowerBound:
 
 
 def lower_bound(
-    network: Network, norm: Norm = "l2", *, seconds: float = 5.0, points: Float | None = None, seed: int = 0
+    network: Network,
+    norm: Norm = "l2",
+    *,
+    seconds: float = 5.0,
+    points: npt.NDArray[np.floating] | None = None,
+    seed: int = 0,
 ) -> LowerBound:
     """Search for a point where the network stretches differences most.
 

@@ -18,7 +18,8 @@ from lipcert.network.enclosure import TINY, Enclosure, Float
 from lipcert.network.linear import apply_adjoint, apply_linear, dense_matrix
 from lipcert.network.operators import Affine, Conv, ConvTranspose, Dense
 from lipcert.proof.norms import Plan, operator_norm, plan_for, scaled
-from lipcert.proof.norms.frequency import grid_factor, symbols
+from lipcert.proof.norms.frequency import Circle, grid_factor, symbols
+from lipcert.proof.norms.geometry import Kernel
 from lipcert.proof.refusal import Refused
 from lipcert.proof.rounding import product_up, scale_up, sum_up
 
@@ -28,8 +29,8 @@ Matrix = Dense | Conv | ConvTranspose  # the operators whose l2 norm needs a wit
 ROOMS = (5e-9, 1e-7, 1e-5, 1e-3, 1e-1)  # relative; verification needs 1e-11 (small) to 3e-9 (4096 x 4096)
 _SMALL = 500  # matrices up to this side go to LAPACK
 _SPREAD = 1e-12  # room for the last bits of a closed form, which depend on the machine
-_ROWS_EXACT = 128  # symbols up to this size all go to LAPACK, of larger ones the most promising
-_CANDIDATES = 4
+_STEPS = 16  # of power iteration on each symbol
+_CANDIDATES = 16  # symbols whose norm is then computed well
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def _technique(op: Affine, in_shape: Shape, out_shape: Shape) -> str:
 def _estimate(op: Matrix, in_shape: Shape, out_shape: Shape, plan: Plan) -> float:
     if plan.technique == "frequency" and plan.kernel is not None:
         factor = math.prod(grid_factor(circle) for circle in plan.circles)
-        return max(_stack_norm(stack) for stack in symbols(plan.kernel, plan.circles)) / factor
+        return _largest_symbol(plan.kernel, plan.circles) / factor
     if isinstance(op, Dense):
         return _dense_norm(op.weight.mid if op.weight.shape[0] <= op.weight.shape[1] else op.weight.mid.T)
     return _conv_norm(op, in_shape, out_shape)
@@ -137,21 +138,22 @@ def _largest(product: Callable[[Float], Float], size: int) -> float:
         return float(np.linalg.norm(start))
 
 
-def _stack_norm(stack: Float) -> float:
-    """Return the largest norm in a stack of matrices (..., a, b)."""
-    flat = stack.reshape(-1, *stack.shape[-2:])
-    if flat.shape[1] > flat.shape[2]:
-        flat = flat.swapaxes(1, 2)
-    if flat.shape[1] > _ROWS_EXACT:
-        flat = flat[np.argsort(_power_estimates(flat))[-_CANDIDATES:]]
-    largest = float(np.linalg.eigvalsh(flat @ flat.swapaxes(1, 2))[:, -1].max())
-    return math.sqrt(max(largest, 0.0))
+def _largest_symbol(kernel: Kernel, circles: tuple[Circle, ...]) -> float:
+    """Return the largest norm of a symbol: quick estimates of all of them, good ones of the most promising."""
+    best: list[tuple[float, Float]] = []
+    for stack in symbols(kernel, circles):
+        flat = stack.reshape(-1, *stack.shape[-2:])
+        flat = flat if flat.shape[1] <= flat.shape[2] else flat.swapaxes(1, 2)
+        estimates = _power_estimates(flat)
+        best += [(float(estimates[i]), flat[i].copy()) for i in np.argsort(estimates)[-_CANDIDATES:]]
+        best = sorted(best, key=lambda pair: pair[0])[-_CANDIDATES:]
+    return max(_dense_norm(matrix) for _, matrix in best)
 
 
 def _power_estimates(stack: Float) -> Float:
-    """Return an estimate of each norm by a few steps with four random vectors."""
+    """Return an estimate of the square of each norm by a few steps with four random vectors."""
     x = np.random.default_rng(0).standard_normal((len(stack), stack.shape[1], 4))
-    for _ in range(12):
+    for _ in range(_STEPS):
         x = stack @ (stack.swapaxes(1, 2) @ x)
         x = x / np.maximum(np.sqrt(np.square(x).sum(axis=1, keepdims=True)), TINY)
     image = stack.swapaxes(1, 2) @ x

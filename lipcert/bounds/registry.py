@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from lipcert.bounds.absolute import Absolute
 from lipcert.bounds.eclipse_fast import EclipseFast
 from lipcert.bounds.gershgorin import Gershgorin
+from lipcert.bounds.lipsdp.method import LipSdp
 from lipcert.bounds.method import Method
 from lipcert.bounds.product import Product
 from lipcert.errors import UsageError
 from lipcert.network.graph import Network
 from lipcert.proof.claims import Norm
 
-METHODS: tuple[Method, ...] = (Product(), Absolute(), Gershgorin(), EclipseFast())
+METHODS: tuple[Method, ...] = (Product(), Absolute(), Gershgorin(), EclipseFast(), LipSdp())
+
+MODERATE = 2e10  # sum of n^3 over the activation layers: up to half a minute on one core
 
 
 @dataclass(frozen=True)
@@ -43,18 +46,20 @@ def find_method(name: str) -> Method:
 def choose_method(network: Network, norm: Norm, time_limit: float | None = None) -> Choice:
     """Return the method that `auto` would take for a normal form, without running it.
 
-    =====  =======================  ============  ==============================================
-    norm   network                  method        because
-    =====  =======================  ============  ==============================================
-    l1     any                      absolute      never above the product, at the cost of a pass
-    linf   any                      absolute      the same
-    l2     chain, elementwise       eclipse-fast  never above the product, n^3 per layer
-    l2     anything else            product       serves every network
-    =====  =======================  ============  ==============================================
+    =====  =============================  ============  ==============================================
+    norm   network                        method        because
+    =====  =============================  ============  ==============================================
+    l1     any                            absolute      never above the product, at the cost of a pass
+    linf   any                            absolute      the same
+    l2     chain, elementwise, moderate   eclipse-fast  never above the product, n^3 per layer
+    l2     anything else                  product       serves every network
+    =====  =============================  ============  ==============================================
     """
     if norm != "l2":
         return Choice(find_method("absolute"), "never above the product of the norms, at the cost of one pass")
     obstacle = find_method("eclipse-fast").refuses(network, norm)
+    if obstacle is None and sum(node.size**3 for _, node in network.activation_nodes()) > MODERATE:
+        obstacle = "the layers are wide; ask for 'eclipse-fast' if there is time"
     if obstacle is None:
         return Choice(find_method("eclipse-fast"), "a chain of moderate width: never above the product of the norms")
-    return Choice(find_method("product"), f"it serves every network, and the others do not: {obstacle}")
+    return Choice(find_method("product"), f"it serves every network; no chain method, as {obstacle}")

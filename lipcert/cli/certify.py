@@ -81,16 +81,18 @@ def run(options: CertifyOptions) -> int:
 
 def _certify(options: CertifyOptions, folder: Path | None, advance: Callable[[int, int], None]) -> Report:
     from lipcert import api
+    from lipcert.robustness.data import load_data
 
+    eps = [real(text, "--eps") for text in options.eps]
+    scale = None if options.scale is None else real(options.scale, "--scale")
+    data = load_data(options.data, scale, options.limit)
     return api.certify(
         options.read(),
-        options.data,
-        eps=[real(text, "--eps") for text in options.eps],
+        data,
+        eps=eps,
         norm=options.norm,
         method=options.method,
         level=options.level,
-        scale=None if options.scale is None else real(options.scale, "--scale"),
-        limit=options.limit,
         device=options.device,
         batch_size=options.batch_size,
         shard=options.shard,
@@ -157,9 +159,11 @@ def summary(report: Report) -> list[RenderableType]:
 
     total, correct = report.samples, report.clean_count
     wrong = f"{numbers.count(total - correct)} of {numbers.count(total)} misclassified"
-    bound = f"{report.norm} bound ≤ {numbers.up(report.bound.bound)}, ≥ {numbers.down(report.bound.lower_bound)}"
+    of = "" if report.bound.quantity != "features" else " of the features"
+    bound = f"{report.norm} bound{of} ≤ {numbers.up(report.bound.bound)}, ≥ {numbers.down(report.bound.lower_bound)}"
     rate = f"{numbers.near(report.samples_per_second)} samples/s on {report.device}"
     parts: list[RenderableType] = [
+        show.title(f"{report.model.path}, {report.norm}"),
         _rows(report),
         Text(f"clean accuracy {numbers.percent_down(correct, total)}, {wrong}"),
         Text(f"{bound}; level {report.level}; {numbers.duration(report.seconds)}, {rate}"),
@@ -167,7 +171,7 @@ def summary(report: Report) -> list[RenderableType]:
     parts += [Text(f"note: {note}", style="dim") for note in report.notes]
     for requirement in report.requirements:
         mark, style = ("met    ", "green") if requirement.passed else ("not met", "bold red")
-        actual = numbers.plain(requirement.actual)
+        actual = wording.actual(requirement)
         parts.append(Text.assemble((mark, style), f"  {requirement.text}  (actual {actual})"))
     return parts if not report.requirements else [*parts, Text(wording.headline(report), style="bold")]
 
@@ -175,7 +179,7 @@ def summary(report: Report) -> list[RenderableType]:
 def _rows(report: Report) -> Table:
     from lipcert.report import numbers
 
-    table = show.table(f"{report.model.path}, {report.norm}")
+    table = show.table()
     for name in ("eps", "certified", "", "attack leaves", "unknown", "attacked"):
         table.add_column(name, justify="right")
     for key in map(numbers.eps_key, report.eps):

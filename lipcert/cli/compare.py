@@ -35,6 +35,8 @@ class CompareOptions(Model):
 
 def run(options: CompareOptions) -> int:
     """Run every method that applies and show bound, time, level and the gap to the best lower bound."""
+    from lipcert.report import numbers
+
     require_folder(options.html, "--html")
     result = _compare(options, options.read())
     if options.html is not None:
@@ -46,7 +48,8 @@ def run(options: CompareOptions) -> int:
     if options.json:
         show.document(result)
     else:
-        show.result(rows(result))
+        lower = numbers.down(result.lower_bound)
+        show.result(show.title(f"{result.model.path}: {result.norm} bounds (lower bound ≥ {lower})"), rows(result))
     return 0 if any(row.bound is not None for row in result.rows) else InconclusiveError.exit_code
 
 
@@ -72,8 +75,7 @@ def rows(result: CompareResult) -> Table:
 
     from lipcert.report import numbers
 
-    lower = numbers.down(result.lower_bound)
-    table = show.table(f"{result.model.path}: {result.norm} bounds (lower bound ≥ {lower})")
+    table = show.table()
     table.add_column("method")
     for name in ("bound ≤", "ratio", "time"):
         table.add_column(name, justify="right")

@@ -33,7 +33,7 @@ def run(options: InspectOptions) -> int:
         if options.json:
             show.document(refused)
         else:
-            show.result(unsupported(refused))
+            show.result(show.title(f"{refused.path}: unsupported"), unsupported(refused))
         raise UnsupportedError(error.items) from None
     from lipcert.cli.inspection import describe
 
@@ -93,7 +93,7 @@ def _row(node: NodeInfo) -> tuple[str, ...]:
 
 def unsupported(result: InspectResult) -> Table:
     """Return everything that keeps the model from being read."""
-    table = show.table(f"{result.path}: unsupported")
+    table = show.table()
     for name in ("node", "operator", "why"):
         table.add_column(name, overflow="fold")
     for part in result.unsupported:

@@ -12,6 +12,7 @@ from rich.console import Console
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
+    from rich.text import Text
 
     from lipcert.results import Document
 
@@ -31,12 +32,19 @@ def console(stderr: bool = False) -> Console:
     return _Console(stderr=stderr, width=width, markup=False, highlight=False, emoji=False)
 
 
-def table(title: str | None = None) -> Table:
+def table() -> Table:
     """Return an empty table in the style of all our tables."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    return Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    return Table(box=SIMPLE_HEAD, pad_edge=False)
+
+
+def title(line: str) -> Text:
+    """Return the line above a table; a title of the table itself would be wrapped to its width."""
+    from rich.text import Text
+
+    return Text(line, style="bold")
 
 
 def facts() -> Table:

@@ -12,11 +12,13 @@ from lipcert.results import CompareResult, Report
 
 def report_page(report: Report) -> str:
     """Return a robustness report as a page."""
+    layers = report.bound.contributions
     return _environment().get_template("report.html.j2").render(
         report=report,
         accuracy=figures.accuracy_figure(report),
         radii=figures.histogram_figure(report.histogram, report.eps),
-        layers=figures.layer_bars(report.bound.contributions),
+        layers=figures.layer_bars(layers),
+        steps_make_bound=bool(layers) and layers[-1].cumulative == report.bound.bound,
     )
 
 

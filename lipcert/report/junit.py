@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from junitparser import Failure, JUnitXml, TestCase, TestSuite
 
-from lipcert.report import numbers, wording
+from lipcert.report import wording
 from lipcert.results import Report, RequirementResult
 
 
@@ -21,6 +21,5 @@ def report_junit(report: Report) -> str:
 def _case(report: Report, requirement: RequirementResult) -> TestCase:
     case = TestCase(requirement.text, classname=f"lipcert.{report.norm}", time=0)
     if not requirement.passed:
-        actual = numbers.plain(requirement.actual)
-        case.result = [Failure(f"the actual value is {actual}", "requirement")]
+        case.result = [Failure(f"the actual value is {wording.actual(requirement)}", "requirement")]
     return case

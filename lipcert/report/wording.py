@@ -60,10 +60,10 @@ def headline(report: Report) -> str:
     return f"{total - met} of {total} requirements {'is' if total - met == 1 else 'are'} not met"
 
 
-def verdict(requirement: RequirementResult) -> str:
-    """Return ``met`` or ``not met``, with the value found (rounded down)."""
-    word = "met" if requirement.passed else "not met"
-    return f"{word}, actual value {numbers.plain(requirement.actual)}"
+def actual(requirement: RequirementResult) -> str:
+    """Return the value found: a bound rounded up, anything else down."""
+    show = numbers.up if requirement.text.lstrip().startswith("bound") else numbers.plain
+    return show(requirement.actual, 9)
 
 
 def claim(report: Report) -> str:
@@ -78,6 +78,19 @@ def claim(report: Report) -> str:
         f"Of {numbers.count(report.samples)} samples, {_listed(shares)} are classified correctly and {word} to "
         f"keep the right class for every input whose {NORMS[report.norm]} distance to the sample is at most ε."
     )
+
+
+def bound_claim(report: Report) -> str:
+    """Say what the global bound means."""
+    bound = report.bound
+    subjects = {"output": "The output moves", "features": "The features before the last linear layer move"}
+    subject = subjects.get(bound.quantity or "", "What the bound speaks of moves")
+    text = f"{subject} at most {numbers.up(bound.bound)} times as far as the input in {NORMS[bound.norm]}"
+    if bound.lower_bound is None:
+        return f"{text}."
+    found = f"a search found a place where it is {numbers.down(bound.lower_bound)} times"
+    excess = f", so the bound is at most {numbers.up(bound.ratio, 4)} times too large" if bound.ratio else ""
+    return f"{text}; {found}{excess}."
 
 
 def not_claimed(report: Report) -> list[str]:

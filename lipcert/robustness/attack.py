@@ -1,151 +1,179 @@
-r"""Projected gradient descent: inputs inside the ball that are classified otherwise.
+"""Projected gradient attacks: the empirical side.
 
-An attack proves nothing when it fails; when it succeeds, it shows that a sample is not robust. Success is claimed
-only for an input that a plain forward pass of the deployed arithmetic classifies otherwise (a tie counts), and whose
-distance from the original, computed in float64 and rounded up, is at most eps.
-
-Steps: gradient of the margin loss (largest rival logit minus the true one), normalised in the ball's norm (l2: unit
-length, linf: sign, l1: the largest coordinates), step size 2.5 eps / steps, projection onto ball and box, random
-restarts. Source: Madry et al. 2018; l1 projection: Duchi et al. 2008.
-
-Cost: steps * restarts forward and backward passes of the samples that are still unbroken.
+Steps of bounded length in the dual direction of the gradient of the worst margin, projected onto the ball around the
+sample and clipped to the input box (Madry et al. 2018, with the margin loss of Carlini & Wagner 2017). An attack
+counts only when a plain forward pass of the network misclassifies (or ties) and the distance, computed in float64 and
+rounded up, is at most eps. What it finds says nothing about what it does not find: level estimate.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from lipcert.bounds.torch_network import TorchNetwork
+from lipcert.bounds.torch_network import TorchNetwork, compile_network, full_precision
+from lipcert.network.enclosure import Float, gamma, round_up
+from lipcert.network.graph import Network
 from lipcert.proof.claims import Norm
 
-SHRINK = 1.0 - 2.0**-20  # the ball that is searched is a little smaller, so that rounding stays inside the true one
+_SHRINK = 1.0 - 1e-6  # keeps float32 points inside the ball after rounding
+
+Images = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class AttackPlan:
-    """How hard to try.
+class Attack:
+    """Settings of the attack.
 
     Attributes:
-        steps: gradient steps per restart. restarts: random starts (the first starts at the sample itself).
-        low, high: box of valid inputs, in raw input units.
-        seed: of the random starts.
+        steps: gradient steps of each try.
+        restarts: tries; the first starts at the sample, the others anywhere in the ball.
+        stride: length of the first step, in eps; steps shrink linearly to a tenth of it.
+        seed: for the random starts.
     """
 
-    steps: int = 40
+    steps: int = 20
     restarts: int = 2
-    low: float = 0.0
-    high: float = 1.0
+    stride: float = 0.5
     seed: int = 0
 
 
-def attack(
-    network: TorchNetwork, x: Tensor, labels: Tensor, eps: float, norm: Norm, plan: AttackPlan
-) -> tuple[Tensor, Tensor]:
-    """Attack a batch.
+class Attacker:
+    """Runs attacks on one network.
 
-    Args:
-        network: the deployed arithmetic.
-        x: (N, *input_shape), dtype and device of the network. labels: (N,) int64.
-        eps: radius, raw input units, positive. norm: of the ball.
-        plan: effort, box and seed.
-
-    Returns:
-        (broken, inputs): (N,) bool, and (N, *input_shape) with the adversarial input where broken, else x.
+    Args of the constructor:
+        network: as deployed. settings: of the attack. norm: of the ball. box: least and largest input value.
+        device: where torch computes.
     """
-    broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    found = x.clone()
-    generator = torch.Generator(device=x.device).manual_seed(plan.seed)
-    for restart in range(plan.restarts):
-        left = (~broken).nonzero().squeeze(1)
-        if not len(left):
-            break
-        start = x[left]
-        if restart:
-            noise = torch.randn(start.shape, generator=generator, device=x.device, dtype=x.dtype)
-            start = start + _direction(noise, norm) * eps
-        hit, inputs = _descend(network, x[left], start, labels[left], eps, norm, plan)
-        broken[left[hit]] = True
-        found[left[hit]] = inputs[hit]
-    return broken, found
+
+    def __init__(
+        self, network: Network, settings: Attack, norm: Norm, box: tuple[float, float], device: str = "cpu"
+    ) -> None:
+        self.settings, self.norm, self.box = settings, norm, box
+        self._network: TorchNetwork = compile_network(network, device, torch.float32)
+        self._random = torch.Generator().manual_seed(settings.seed)
+
+    def run(self, images: Images, labels: Labels, eps: float) -> tuple[Flags, Images]:
+        """Attack samples (N, ...) with their labels.
+
+        Returns:
+            Which were broken, and the adversarial inputs (N, ...); rows of samples that held are the samples.
+        """
+        broken, found = np.zeros(len(images), dtype=np.bool_), images.copy()
+        with full_precision():
+            for attempt in range(self.settings.restarts):
+                rows = np.flatnonzero(~broken)
+                if not len(rows):
+                    break
+                won, points = self._attempt(images[rows], labels[rows], eps, attempt > 0)
+                broken[rows[won]] = True
+                found[rows[won]] = points[won]
+        return broken, found
+
+    def _attempt(self, images: Images, labels: Labels, eps: float, scattered: bool) -> tuple[Flags, Images]:
+        """Try once; keep for each sample the first point that counts."""
+        centre = torch.from_numpy(images).to(self._network.device)
+        target = torch.from_numpy(labels).to(self._network.device)
+        x = self._scatter(centre, eps) if scattered else centre.clone()
+        won, points = np.zeros(len(images), dtype=np.bool_), images.copy()
+        active = torch.arange(len(images), device=centre.device)
+        for step in range(self.settings.steps + 1):
+            values, uphill = self._gradient(x, target[active])
+            hit = self._counts(values, x, images, active, eps)
+            rows = active[hit].cpu().numpy()
+            won[rows], points[rows] = True, x[hit].cpu().numpy()
+            active, x, uphill = active[~hit], x[~hit], uphill[~hit]
+            if step == self.settings.steps or not len(active):
+                break
+            length = eps * self.settings.stride * (1.0 - 0.9 * step / self.settings.steps)
+            x = self._project(x + length * steepest(uphill, self.norm), centre[active], eps)
+        return won, points
+
+    def _counts(self, values: Tensor, x: Tensor, images: Images, active: Tensor, eps: float) -> Tensor:
+        """Return which points are misclassified (or tie) and certainly inside the ball."""
+        hit = values >= 0
+        for row in torch.nonzero(hit)[:, 0].tolist():
+            centre = images[int(active[row])]
+            hit[row] = bool(within(x[row : row + 1].cpu().numpy(), centre[None], self.norm, eps)[0])
+        return hit
+
+    def _gradient(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the worst margin, max over j of z_j - z_y, and its gradient; NaN never counts as a success."""
+        x = x.detach().requires_grad_(True)
+        logits = self._network(x).flatten(1)
+        own = logits.gather(1, target[:, None])[:, 0]
+        others = logits.scatter(1, target[:, None], -torch.inf).amax(dim=1)
+        margin = others - own
+        if not margin.requires_grad:
+            return margin, torch.zeros_like(x)
+        (slope,) = torch.autograd.grad(margin.sum(), x)
+        return margin.detach(), torch.nan_to_num(slope)
+
+    def _scatter(self, centre: Tensor, eps: float) -> Tensor:
+        noise = torch.randn(centre.shape, generator=self._random).to(centre.device)
+        share = torch.rand(len(centre), generator=self._random).to(centre.device)
+        away = steepest(noise, self.norm) if self.norm != "linf" else noise.clamp(-1.0, 1.0)
+        return self._project(centre + eps * share.reshape(-1, *(1,) * (centre.ndim - 1)) * away, centre, eps)
+
+    def _project(self, x: Tensor, centre: Tensor, eps: float) -> Tensor:
+        """Return the nearest points of the ball, then of the box; the second step moves towards the centre."""
+        return (centre + project(x - centre, self.norm, eps * _SHRINK)).clamp(*self.box)
 
 
-def _descend(
-    network: TorchNetwork, x: Tensor, start: Tensor, labels: Tensor, eps: float, norm: Norm, plan: AttackPlan
-) -> tuple[Tensor, Tensor]:
-    step = 2.5 * eps / plan.steps
-    current = _project(start, x, eps, norm, plan)
-    hit = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    best = x.clone()
-    for turn in range(plan.steps + 1):
-        variable = current.detach().requires_grad_(True)
-        margins = margin(network(variable).reshape(len(x), -1), labels)
-        fresh = (margins.detach() <= 0) & ~hit
-        fresh &= distance(variable.detach(), x, norm) <= eps
-        best[fresh] = variable.detach()[fresh]
-        hit |= fresh
-        if bool(hit.all()) or turn == plan.steps:
-            break
-        (gradient,) = torch.autograd.grad(margins.sum(), variable)
-        gradient = torch.nan_to_num(gradient)  # a lost gradient can only lose the attack
-        current = _project(variable.detach() - step * _direction(gradient, norm), x, eps, norm, plan)
-    return hit, best
-
-
-def margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the true logit minus the largest rival, (N,); not positive means misclassified or tied."""
-    rivals = logits.scatter(1, labels[:, None], -torch.inf)
-    return logits.gather(1, labels[:, None]).squeeze(1) - rivals.max(dim=1).values
-
-
-def distance(a: Tensor, b: Tensor, norm: Norm) -> Tensor:
-    """Return upper bounds of the distances between the float inputs, (N,) float64.
-
-    The differences of float32 numbers are exact in float64 (or rounded by u), sums of n terms by gamma_n: a factor
-    1 + (n + 4) 2^-52 covers all of it.
-    """
-    difference = (a.double() - b.double()).reshape(len(a), -1)
-    room = 1.0 + (difference.shape[1] + 4) * 2.0**-52
-    return torch.linalg.vector_norm(difference, ord={"l1": 1, "l2": 2, "linf": torch.inf}[norm], dim=1) * room
-
-
-def _direction(vector: Tensor, norm: Norm) -> Tensor:
-    """Return the steepest unit step of the ball's norm along a batch of vectors."""
-    flat = vector.reshape(len(vector), -1)
+def steepest(slope: Tensor, norm: Norm) -> Tensor:
+    """Return the step of norm 1 that rises most along a gradient, for each sample."""
+    flat = slope.flatten(1)
     if norm == "linf":
-        unit = flat.sign()
-    elif norm == "l2":
-        length = torch.linalg.vector_norm(flat, dim=1, keepdim=True)
-        unit = torch.where(length > 0, flat / length, flat)
-    else:
-        count = max(1, flat.shape[1] // 20)
-        size = flat.abs()
-        kept = size >= size.topk(count, dim=1).values[:, -1:]
-        unit = flat.sign() * kept / kept.sum(dim=1, keepdim=True)
-    return unit.reshape(vector.shape)
-
-
-def _project(point: Tensor, centre: Tensor, eps: float, norm: Norm, plan: AttackPlan) -> Tensor:
-    """Project onto the box and the (slightly smaller) ball; the box is widened to hold the sample itself."""
-    low = torch.minimum(centre, torch.full_like(centre, plan.low))
-    high = torch.maximum(centre, torch.full_like(centre, plan.high))
-    boxed = torch.maximum(torch.minimum(point, high), low)
-    moved = _into_ball((boxed - centre).reshape(len(point), -1), eps * SHRINK, norm).reshape(point.shape)
-    return torch.maximum(torch.minimum(centre + moved, high), low)
-
-
-def _into_ball(flat: Tensor, eps: float, norm: Norm) -> Tensor:
-    if norm == "linf":
-        return flat.clamp(-eps, eps)
+        return slope.sign()
     if norm == "l2":
-        length = torch.linalg.vector_norm(flat, dim=1, keepdim=True)
-        return torch.where(length > eps, flat * (eps / length), flat)
-    size, _ = flat.abs().sort(dim=1, descending=True)
-    totals = size.cumsum(dim=1) - eps
-    counts = torch.arange(1, flat.shape[1] + 1, device=flat.device, dtype=flat.dtype)
-    active = (size - totals / counts > 0).sum(dim=1, keepdim=True).clamp(min=1)
-    threshold = (totals.gather(1, active - 1) / active).clamp(min=0)
-    shrunk = flat.sign() * (flat.abs() - threshold).clamp(min=0)
-    return torch.where(flat.abs().sum(dim=1, keepdim=True) > eps, shrunk, flat)
+        return functional.normalize(flat, dim=1, eps=1e-30).reshape(slope.shape)
+    # l1: the largest hundredth of the entries share the step, so that the box does not stop it at once
+    count = max(1, flat.shape[1] // 100)
+    top = flat.abs().topk(count, dim=1).indices
+    step = torch.zeros_like(flat).scatter(1, top, flat.gather(1, top).sign() / count)
+    return step.reshape(slope.shape)
+
+
+def project(shift: Tensor, norm: Norm, radius: float) -> Tensor:
+    """Return the point of the ball that is nearest (in l2) to each shift.
+
+    l1: the soft threshold t for which the rest sums to the radius (Duchi et al. 2008).
+    """
+    if norm == "linf":
+        return shift.clamp(-radius, radius)
+    flat = shift.flatten(1)
+    if norm == "l2":
+        length: Tensor = torch.linalg.vector_norm(flat, dim=1, keepdim=True).clamp(min=1e-30)
+        return (flat * (radius / length).clamp(max=1.0)).reshape(shift.shape)
+    size = flat.abs()
+    ordered = size.sort(dim=1, descending=True).values
+    excess = (ordered.cumsum(dim=1) - radius) / torch.arange(1, flat.shape[1] + 1, device=flat.device)
+    last = (ordered > excess).sum(dim=1, keepdim=True).clamp(min=1) - 1
+    threshold = excess.gather(1, last).clamp(min=0.0)
+    return (flat.sign() * (size - threshold).clamp(min=0.0)).reshape(shift.shape)
+
+
+def within(points: Images, centres: Images, norm: Norm, eps: float) -> Flags:
+    """Return whether ||point - centre|| <= eps for certain: in float64, rounded up."""
+    shift = np.abs(points.astype(np.float64) - centres.astype(np.float64)).reshape(len(points), -1)
+    return distances(shift, norm) <= eps
+
+
+def distances(shift: Float, norm: Norm) -> Float:
+    """Return upper bounds of the norms of rows of non-negative float64 numbers."""
+    grown = 1.0 + 2.0 * gamma(shift.shape[1] + 2)
+    match norm:
+        case "linf":
+            largest: Float = round_up(shift.max(axis=1, initial=0.0), 1)
+            return largest
+        case "l1":
+            return round_up(shift.sum(axis=1) * grown, 2)
+        case "l2":
+            return round_up(np.sqrt(np.square(shift).sum(axis=1)) * grown + 1e-160 * shift.shape[1], 4)

@@ -50,12 +50,14 @@ class Forward:
 
     Attributes:
         values: (N, outputs) float64, the computed outputs, flattened.
+        sizes: (N,) float64, upper bounds of their l2 norms.
         error: (N,) float64, upper bounds of the l2 distance to the real network's outputs; infinite where
             something overflowed or is NaN.
         deployed: the same for the deployed pass around each sample, where that was asked for.
     """
 
     values: Float
+    sizes: Float
     error: Float
     deployed: Deployed | None = None
 
@@ -108,12 +110,12 @@ class ForwardPass:
             for index, value in self._torch.walk(x):
                 if index in self._measured:
                     norms[index] = _norms(value)
-            values = value.flatten(1).to(torch.float64).numpy()
+            values, sizes = value.flatten(1).to(torch.float64).numpy(), _norms(value)
         with np.errstate(all="ignore"):  # infinities and NaN end as infinite errors
             errors = self._errors(len(images), norms)
             deployed = self._deployed_errors(len(images), norms, errors)
-            finite = np.isfinite(values).all(axis=1) & (errors[-1] < np.inf)
-        return Forward(values, np.where(finite, errors[-1], np.inf), deployed)
+            finite = (sizes < np.inf) & (errors[-1] < np.inf)
+        return Forward(values, sizes, np.where(finite, errors[-1], np.inf), deployed)
 
     def _errors(self, count: int, norms: dict[int, Float]) -> list[Float]:
         """Return e of every node."""
@@ -165,9 +167,8 @@ def join_errors(node: Node, errors: Sequence[Float]) -> Float:
 def _norms(value: Tensor) -> Float:
     """Return upper bounds of the l2 norm of each sample, whatever the order of summation."""
     precision = FLOAT32 if value.dtype == torch.float32 else FLOAT64
-    parts = [
-        torch.linalg.vector_norm(part, dim=1).to(torch.float64).numpy() for part in value.flatten(1).split(_CHUNK, 1)
-    ]
+    chunks = torch.split(value.flatten(1), _CHUNK, dim=1)
+    parts = [torch.linalg.vector_norm(chunk, dim=1).to(torch.float64).numpy() for chunk in chunks]
     # of each part, the squares lose at most tiny each to underflow; squares, sums and the root round
     count = min(_CHUNK, value[0].numel())
     slack, lost = 1.0 + 2.0 * gamma_up(count + 2, precision.unit), up(math.sqrt(count * precision.tiny))

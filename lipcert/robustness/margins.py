@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from lipcert.network.enclosure import TINY, Enclosure, Float, gamma, round_up
 from lipcert.network.operators import Dense
@@ -25,6 +27,7 @@ from lipcert.proof.claims import Norm
 from lipcert.proof.rounding import norms_up, sqrt_up
 from lipcert.robustness.forward import Deployed, Forward
 
+_ROOM = 1.0 + 2.0**-48  # relative room for up to ten roundings
 RADIUS_CAP = 1e300  # a radius without limit, as a number that JSON can hold
 
 Labels = npt.NDArray[np.int64]
@@ -63,16 +66,24 @@ class Head:
         rows = [_row_norms(np.abs(mid - mid[y]), rad + rad[y], norm) for y in range(self.classes)]
         return np.stack(rows) * apart
 
-    def logits(self, features: Float) -> tuple[Float, Float]:
-        """Return (N, C) logits of features (N, n) and upper bounds of the rounding error of each."""
+    def logits(self, forward: Forward) -> tuple[Float, Float]:
+        """Return (N, C) float64 logits of a pass and upper bounds of the rounding error of each."""
         if self.weight is None or self.bias is None:
-            return features, np.zeros_like(features)
-        mid, count = self.weight.mid, self.weight.shape[1]
+            return forward.values, np.zeros_like(forward.values)
+        linear, lengths, radii = self._columns
+        product = (linear @ torch.from_numpy(forward.values).T).numpy().T + self.bias.mid
         # |fl(w f + b) - (w f + b)| <= gamma (|w| |f| + |b|) + radii; Cauchy-Schwarz on both products
-        sizes = _lengths(features)[:, None]
-        rounding = gamma(count + 2) * (sizes * _lengths(mid) + np.abs(self.bias.mid))
-        radii = sizes * _lengths(self.weight.radius) + self.bias.radius
-        return features @ mid.T + self.bias.mid, round_up(rounding + radii + (count + 2) * TINY, 16)
+        count, sizes = self.weight.shape[1], forward.sizes[:, None]
+        factor = round_up(gamma(count + 2) * lengths + radii, 4)
+        constant = round_up(gamma(count + 2) * np.abs(self.bias.mid) + self.bias.radius + (count + 2) * TINY, 4)
+        return product, round_up(sizes * factor + constant, 4)
+
+    @cached_property
+    def _columns(self) -> tuple[torch.Tensor, Float, Float]:
+        """The weight (C, n) for products, and upper bounds of the l2 norms of its rows' centres and radii."""
+        assert self.weight is not None
+        mid = self.weight.mid
+        return torch.from_numpy(np.array(mid)), _lengths(mid), _lengths(self.weight.radius)
 
 
 @dataclass(frozen=True)
@@ -91,28 +102,37 @@ class Margins:
     spread: Float
     dilation: float = 1.0
 
-    def lower(self, forward: Forward, labels: Labels) -> Float:
-        """Return (N, C) lower bounds of the real margins z_y - z_j; infinite for j = y."""
-        return self._bound(forward, labels, -1.0)
+    def bounds(self, forward: Forward, labels: Labels) -> tuple[Float, Float, Float]:
+        """Return (N, C) logits, and lower and upper bounds of the real margins z_y - z_j; infinite for j = y.
 
-    def upper(self, forward: Forward, labels: Labels) -> Float:
-        """Return (N, C) upper bounds of the real margins z_y - z_j; infinite for j = y."""
-        return self._bound(forward, labels, 1.0)
-
-    def _bound(self, forward: Forward, labels: Labels, side: float) -> Float:
-        logits, rounding = self.head.logits(forward.values)
+        Where the pass overflowed, the bounds are minus and plus infinity.
+        """
         rows = np.arange(len(labels))
-        with np.errstate(all="ignore"):  # infinite errors give infinite bounds, on the safe side
+        with np.errstate(all="ignore"):
+            logits, rounding = self.head.logits(forward)
             margins = logits[rows, labels][:, None] - logits
             errors = rounding[rows, labels][:, None] + rounding + self.spread[labels] * forward.error[:, None]
-            error = round_up(errors + np.abs(margins) * 2.0**-52 + TINY, 8)
-            bounds = np.nextafter(margins + side * error, side * np.inf)
-        bounds = np.where(np.isnan(bounds), side * np.inf, bounds)
-        bounds[rows, labels] = np.inf
-        return bounds
+            # _ROOM covers the roundings of this line and of the differences here, below and above
+            error = (errors + np.abs(margins) * 2.0**-50) * _ROOM + TINY
+            lower, upper = margins - error, margins + error
+        lower = np.where(np.isnan(lower), -np.inf, lower)
+        upper = np.where(np.isnan(upper), np.inf, upper)
+        lower[rows, labels] = upper[rows, labels] = np.inf
+        return logits, lower, upper
+
+    def ceiling(self, upper: Float, labels: Labels) -> Float:
+        """Return (N,) about the radii that this bound could give at best, from upper bounds of the margins.
+
+        It decides which samples are worth a more precise pass, nothing else.
+        """
+        slopes = self.slopes[labels]
+        with np.errstate(all="ignore"):
+            quotient = np.where(slopes > 0, upper / slopes, np.inf)
+        least: Float = np.where(upper > 0, quotient, 0.0).min(axis=1)
+        return least
 
     def radii(self, margins: Float, labels: Labels, deployed: Deployed | None = None) -> Float:
-        """Return (N,) radii below which no rival can win, given lower bounds (N, C) of the margins.
+        """Return (N,) radii below which no rival can win, given lower bounds (N, C) of the real margins.
 
         deployed: its error is taken off the margins, within its reach. Rounded down, 0 where a margin is not
         positive; at most `RADIUS_CAP`.
@@ -123,13 +143,12 @@ class Margins:
                 twice = 2.0**0.5 * (1.0 + 2.0**-50)  # |d_y - d_j| <= sqrt 2 ||d||_2
                 margins = np.nextafter(margins - round_up(twice * deployed.base, 4)[:, None], -np.inf)
                 slopes = round_up(slopes + twice * deployed.growth * self.dilation, 8)
-            quotient = np.nextafter(np.nextafter(margins / slopes, -np.inf), -np.inf)
-            quotient = np.where((slopes == 0) & (margins > 0), np.inf, quotient)
-            radii = np.where(margins > 0, quotient, 0.0).min(axis=1)
+            quotient = margins / slopes / _ROOM  # strictly below, unless it is subnormal; infinite where slopes are 0
+            radii = np.where((margins > 0) & (quotient > TINY), quotient, 0.0).min(axis=1)
             if deployed is not None:
                 radii = np.minimum(radii, deployed.reach / self.dilation * (1.0 - 2.0**-50))
-        radii = np.where(np.isnan(radii), 0.0, radii)
-        return np.clip(radii, 0.0, RADIUS_CAP)
+        capped: Float = np.clip(np.where(np.isnan(radii), 0.0, radii), 0.0, RADIUS_CAP)
+        return capped
 
 
 def correct(logits: Float, labels: Labels) -> npt.NDArray[np.bool_]:
@@ -144,8 +163,8 @@ def correct(logits: Float, labels: Labels) -> npt.NDArray[np.bool_]:
 
 def margin_slopes(lipschitz: float, differences: Float) -> Float:
     """Return L ||w_y - w_j||_q, rounded up; zero only where a factor is zero."""
-    product = round_up(lipschitz * differences, 2)
-    return np.where((differences == 0) | (lipschitz == 0), 0.0, product)
+    slopes: Float = np.where((differences == 0) | (lipschitz == 0), 0.0, round_up(lipschitz * differences, 2))
+    return slopes
 
 
 def l2_dilation(size: int, norm: Norm) -> float:
@@ -157,7 +176,8 @@ def _row_norms(distance: Float, radius: Float, norm: Norm) -> Float:
     """Return upper bounds of the conjugate norms of rows known up to a radius; one rounding happened to each entry."""
     entries = round_up(distance + radius, 4) * (distance + radius > 0)
     if norm == "l1":
-        return entries.max(axis=1, initial=0.0)
+        largest: Float = entries.max(axis=1, initial=0.0)
+        return largest
     if norm == "linf":
         return round_up(entries.sum(axis=1) * (1.0 + 2.0 * gamma(entries.shape[1])), 2) * entries.any(axis=1)
     return _lengths(entries)

@@ -1,11 +1,4 @@
-"""Requirement expressions such as ``certified_accuracy@0.5 >= 0.6``: parsed up front, judged at the end.
-
-    NAME [@EPS] OPERATOR NUMBER        OPERATOR is one of >=, >, <=, <, ==
-
-Names without eps: clean_accuracy, mean_certified_radius, bound, lower_bound, samples. Names with eps:
-certified_accuracy, empirical_robust_accuracy, certified_count, attacked_count, unknown_count. Numbers are compared as
-they are; there is no tolerance.
-"""
+"""Requirements on a report: ``certified_accuracy@0.5 >= 0.6`` and the like."""
 
 from __future__ import annotations
 
@@ -13,98 +6,113 @@ import difflib
 import math
 import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from types import MappingProxyType
 
 from lipcert.errors import UsageError
 from lipcert.results import Report, RequirementResult
 
-_OPERATORS: dict[str, Callable[[float, float], bool]] = {
-    ">=": operator.ge,
-    ">": operator.gt,
-    "<=": operator.le,
-    "<": operator.lt,
-    "==": operator.eq,
-}
-_PLAIN: dict[str, Callable[[Report], float | None]] = {
-    "clean_accuracy": lambda report: report.clean_accuracy,
-    "mean_certified_radius": lambda report: report.mean_certified_radius,
-    "bound": lambda report: report.bound.bound,
-    "lower_bound": lambda report: report.bound.lower_bound,
-    "samples": lambda report: float(report.samples),
-}
-_PER_EPS: dict[str, Callable[[Report, str], float | None]] = {
-    "certified_accuracy": lambda report, eps: report.certified_accuracy.get(eps),
-    "empirical_robust_accuracy": lambda report, eps: report.empirical_robust_accuracy.get(eps),
-    "certified_count": lambda report, eps: report.certified_count.get(eps),
-    "attacked_count": lambda report, eps: report.attacked_count.get(eps),
-    "unknown_count": lambda report, eps: report.unknown_count.get(eps),
-}
-_FORM = re.compile(r"\s*(?P<name>\w+)\s*(?:@\s*(?P<eps>[^\s<>=]+))?\s*(?P<op>>=|<=|==|>|<)\s*(?P<value>\S+)\s*")
+Compare = Callable[[float, float], bool]
+
+OPERATORS: Mapping[str, Compare] = MappingProxyType(
+    {">=": operator.ge, "<=": operator.le, "==": operator.eq, ">": operator.gt, "<": operator.lt}
+)
+AT_EPS: Mapping[str, Callable[[Report], Mapping[str, float]]] = MappingProxyType(
+    {
+        "certified_accuracy": lambda report: report.certified_accuracy,
+        "empirical_robust_accuracy": lambda report: report.empirical_robust_accuracy,
+    }
+)
+OVERALL: Mapping[str, Callable[[Report], float | None]] = MappingProxyType(
+    {
+        "clean_accuracy": lambda report: report.clean_accuracy,
+        "mean_certified_radius": lambda report: report.mean_certified_radius,
+        "bound": lambda report: None,  # of the output: computed on its own
+    }
+)
+_FORM = re.compile(r"\s*(?P<name>[a-z_]+)\s*(?:@\s*(?P<eps>[^\s<>=]+))?\s*(?P<op>>=|<=|==|>|<)\s*(?P<value>\S+)\s*")
+_EXAMPLE = "write for example 'certified_accuracy@0.5 >= 0.6'"
 
 
 @dataclass(frozen=True)
 class Requirement:
-    """One requirement.
+    """One condition on a report.
 
     Attributes:
-        text: as the user wrote it.
-        name, eps: the quantity; eps is None where it needs none.
-        comparison, value: what it is compared with.
+        text: as it was given.
+        name: a key of `AT_EPS` or `OVERALL`.
+        key: the eps it speaks of, as a key of the report's maps; None for those of `OVERALL`.
+        operator: a key of `OPERATORS`.
+        value: what the actual value is compared with.
     """
 
     text: str
     name: str
-    eps: float | None
-    comparison: str
+    key: str | None
+    operator: str
     value: float
 
-    def judge(self, report: Report) -> RequirementResult:
-        """Return the verdict; a quantity that the report does not have fails."""
-        plain, at = _PLAIN.get(self.name), self.eps
-        actual = plain(report) if plain is not None else _PER_EPS[self.name](report, eps_key(at or 0.0))
-        passed = actual is not None and _OPERATORS[self.comparison](actual, self.value)
+    def judge(self, report: Report, bound: float | None) -> RequirementResult:
+        """Return the verdict; a value that does not exist fails.
+
+        bound: the Lipschitz bound of the network's output, where a requirement speaks of it.
+        """
+        actual = bound if self.name == "bound" else self._actual(report)
+        passed = actual is not None and OPERATORS[self.operator](actual, self.value)
         return RequirementResult(text=self.text, actual=actual, passed=passed)
 
-
-def eps_key(eps: float) -> str:
-    """Return the spelling of a radius in result documents."""
-    return format(eps, "g")
+    def _actual(self, report: Report) -> float | None:
+        return OVERALL[self.name](report) if self.key is None else AT_EPS[self.name](report).get(self.key)
 
 
-def parse(text: str, eps: Sequence[float]) -> Requirement:
-    """Parse one requirement and check that the run will compute what it needs.
+def parse_requirements(texts: Sequence[str], eps: Sequence[float]) -> tuple[Requirement, ...]:
+    """Read requirements before anything is computed.
 
     Args:
-        text: the expression.
-        eps: the radii of the run.
+        texts: ``NAME OP NUMBER`` or ``NAME@EPS OP NUMBER`` with OP one of >=, >, <=, <, ==; numbers may be quotients
+            such as 8/255.
+        eps: the radii that will be computed.
 
     Raises:
-        UsageError: the expression cannot be read, names nothing known, or needs another eps.
+        UsageError: a text has another form, or an unknown name, or an eps that is not computed.
     """
-    found = _FORM.fullmatch(text)
-    if found is None:
-        raise UsageError(f"cannot read the requirement '{text}': write for example 'certified_accuracy@0.5 >= 0.6'")
-    name, at, value = found["name"], found["eps"], _number(found["value"], text)
-    if name not in _PLAIN and name not in _PER_EPS:
-        near = difflib.get_close_matches(name, [*_PLAIN, *_PER_EPS], n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join([*_PLAIN, *_PER_EPS])}"
-        raise UsageError(f"the requirement '{text}' names nothing known: {hint}")
-    if (name in _PER_EPS) != (at is not None):
-        need = "needs a radius, as in" if name in _PER_EPS else "takes no radius, as in"
-        example = f"{name}@0.5" if name in _PER_EPS else name
-        raise UsageError(f"the requirement '{text}' {need} '{example} {found['op']} {found['value']}'")
-    radius = None if at is None else _number(at, text)
-    if radius is not None and eps_key(radius) not in {eps_key(e) for e in eps}:
-        raise UsageError(f"the requirement '{text}' needs --eps {at}, which this run does not compute")
-    return Requirement(text, name, radius, found["op"], value)
+    return tuple(_parse(text, eps) for text in texts)
 
 
-def _number(text: str, where: str) -> float:
+def _parse(text: str, eps: Sequence[float]) -> Requirement:
+    match = _FORM.fullmatch(text)
+    if match is None:
+        raise UsageError(f"the requirement '{text}' cannot be read: {_EXAMPLE}")
+    name, at = match["name"], match["eps"]
+    if name not in AT_EPS and name not in OVERALL:
+        known = [*AT_EPS, *OVERALL]
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}"
+        raise UsageError(f"the requirement '{text}' speaks of '{name}', which is not computed: {hint}")
+    if name in OVERALL and at is not None:
+        raise UsageError(f"the requirement '{text}': {name} does not depend on eps, leave out '@{at}'")
+    if name in AT_EPS and at is None:
+        raise UsageError(f"the requirement '{text}' needs a radius: {name}@{eps[0]:g}, say")
+    key = None if at is None else _key(_number(at, text), eps, text)
+    return Requirement(text, name, key, match["op"], _number(match["value"], text))
+
+
+def _key(value: float, eps: Sequence[float], text: str) -> str:
+    for known in eps:
+        if known == value:
+            return format(known, "g")
+    listed = ", ".join(format(known, "g") for known in eps)
+    raise UsageError(f"the requirement '{text}' speaks of eps {value:g}, which is not computed: add it to {listed}")
+
+
+def _number(text: str, requirement: str) -> float:
+    numerator, slash, denominator = text.partition("/")
     try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise UsageError(f"'{text}' in the requirement '{where}' is not a number")
-    return number
+        value = float(Fraction(numerator) / Fraction(denominator)) if slash else float(text)
+    except (ValueError, ZeroDivisionError, OverflowError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise UsageError(f"the requirement '{requirement}': '{text}' is not a number; {_EXAMPLE}")
+    return value

@@ -52,6 +52,7 @@ from lipcert.network.operators import (
     Dense,
     Elementwise,
     Gather,
+    Operator,
     Reshape,
     Scale,
     Softmax,
@@ -142,10 +143,10 @@ def _affine(node: Node, op: Affine, source: Shape, slope: float, precision: Prec
     entries, results = math.prod(source), node.size
     size = operator_norm(op, source, node.shape, "l2")  # of |A|, radii included
     cast = _cast_error(op, precision)
-    chained = gamma_up(_dot_length(op) + 2, precision.unit)
+    chained = gamma_up(dot_length(op) + 2, precision.unit)
     shift = offset(op)
     bias, bias_radius = (0.0, 0.0) if shift is None else _bias_norms(shift, node.shape)
-    flushed = precision.tiny * (math.sqrt(entries) * size + 3.0 * (_dot_length(op) + 2) * math.sqrt(results))
+    flushed = precision.tiny * (math.sqrt(entries) * size + 3.0 * (dot_length(op) + 2) * math.sqrt(results))
     relative = (chained * (1.0 + precision.unit) + cast) * size + _radius_norm(op, source, node.shape)
     return NodeModel(
         slope=slope,
@@ -155,7 +156,7 @@ def _affine(node: Node, op: Affine, source: Shape, slope: float, precision: Prec
     )
 
 
-def _dot_length(op: Affine) -> int:
+def dot_length(op: Operator) -> int:
     """Return how many products (or terms) an output entry adds up."""
     match op:
         case Dense():

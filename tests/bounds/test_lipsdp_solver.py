@@ -1,5 +1,7 @@
 """The LipSDP interior-point method: feasible multipliers, an honest gap, every shape of chain."""
 
+from itertools import pairwise
+
 import cvxpy as cp
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from lipcert.bounds.lipsdp import LipSdpStatus, solve_lipsdp
 
 def network(widths, seed=0, low=0.0, high=1.0):
     rng = np.random.default_rng(seed)
-    weights = [rng.standard_normal((m, n)) / np.sqrt(n) for n, m in zip(widths, widths[1:], strict=False)]
+    weights = [rng.standard_normal((m, n)) / np.sqrt(n) for n, m in pairwise(widths)]
     hidden = widths[1:-1]
     return weights, [np.full(n, low) for n in hidden], [np.full(n, high) for n in hidden]
 
@@ -187,7 +189,7 @@ def test_anytime_and_progress():
     result = solve_lipsdp(*net, gap=1e-3, progress=seen.append)
     assert result.gap <= 1e-3
     assert [p.iteration for p in seen] == sorted(p.iteration for p in seen)
-    assert all(a.value >= b.value and a.gap >= b.gap for a, b in zip(seen, seen[1:], strict=False))
+    assert all(a.value >= b.value and a.gap >= b.gap for a, b in pairwise(seen))
     assert seen[-1].value == pytest.approx(result.value, rel=1e-12)
     better = solve_lipsdp(*net, gap=1e-7)
     assert result.primal <= better.value

@@ -53,6 +53,13 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 
 @pytest.fixture
+def data(tmp_path: Path) -> str:
+    """The name of a small data file in the folder where commands run."""
+    np.savez(tmp_path / "d.npz", images=np.zeros((3, 4), dtype=np.float32), labels=np.arange(3))
+    return "d.npz"
+
+
+@pytest.fixture
 def network() -> Network:
     """A small dense network whose second layer's name looks like markup."""
     generator = np.random.default_rng(3)

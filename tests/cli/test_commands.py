@@ -181,10 +181,10 @@ def let_certify(monkeypatch: pytest.MonkeyPatch, threshold: float) -> None:
 
 @pytest.mark.parametrize(("threshold", "code"), [(0.5, 0), (0.999, 1)])
 def test_certify_ends_with_the_verdict(
-    cli: Any, loaded: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, threshold: float, code: int
+    cli: Any, loaded: Any, data: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, threshold: float, code: int
 ) -> None:
     let_certify(monkeypatch, threshold)
-    found = cli("certify", "m", "--data", "d.npz", "--eps", "0.1", "--eps", "8/255", "--report", "a/b")
+    found = cli("certify", "m", "--data", data, "--eps", "0.1", "--eps", "8/255", "--report", "a/b")
     assert found.code == code
     assert ("not met" in found.out) == (code == 1)
     folder = tmp_path / "a" / "b"
@@ -193,25 +193,40 @@ def test_certify_ends_with_the_verdict(
     assert obeys_its_schema(json.loads((folder / "report.json").read_text()))
 
 
-def test_certify_in_json_is_pure(cli: Any, loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_certify_in_json_is_pure(cli: Any, loaded: Any, data: str, monkeypatch: pytest.MonkeyPatch) -> None:
     let_certify(monkeypatch, 0.999)
-    found = cli("certify", "m", "--data", "d.npz", "--eps", "0.1", "--json", "--quiet")
+    found = cli("certify", "m", "--data", data, "--eps", "0.1", "--json", "--quiet")
     assert found.code == 1
     assert obeys_its_schema(found.document)
     assert found.err == ""
 
 
-def test_resume_needs_a_folder(cli: Any, loaded: Any) -> None:
-    found = cli("certify", "m", "--data", "d.npz", "--eps", "0.1", "--resume")
+def test_resume_needs_a_folder(cli: Any, loaded: Any, data: str) -> None:
+    found = cli("certify", "m", "--data", data, "--eps", "0.1", "--resume")
     assert found.code == 2
     assert "--report DIR" in found.err
 
 
 @pytest.mark.parametrize("eps", ["a", "1/0", "1/2/3", ""])
-def test_a_wrong_eps_is_named(cli: Any, loaded: Any, eps: str) -> None:
-    found = cli("certify", "m", "--data", "d.npz", "--eps", eps)
+def test_a_wrong_eps_is_named(cli: Any, loaded: Any, data: str, eps: str) -> None:
+    found = cli("certify", "m", "--data", data, "--eps", eps)
     assert found.code == 2
     assert "--eps" in found.err
+
+
+def test_data_is_read_with_scale_and_limit(cli: Any, loaded: Any, data: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    def certify(network: Any, dataset: Any, **_: Any) -> Any:
+        seen.append(dataset)
+        return make_report(200)
+
+    monkeypatch.setattr(api, "certify", certify)
+    assert cli("certify", "m", "--data", data, "--eps", "1", "--limit", "2", "--scale", "1/255").code == 0
+    assert len(seen[0]) == 2
+    found = cli("certify", "m", "--data", "missing.npz", "--eps", "1")
+    assert found.code == 2
+    assert "missing.npz" in found.err
 
 
 # --- doctor ---------------------------------------------------------------------------------------------------

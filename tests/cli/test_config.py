@@ -54,17 +54,15 @@ def test_pyproject_has_a_table_for_us(cli: Any, asked: dict[str, Any], tmp_path:
     assert asked["norm"] == "l1"
 
 
-def test_lists_and_paths(cli: Any, asked: dict[str, Any], loaded: Any, tmp_path: Path) -> None:
+def test_lists_and_paths(cli: Any, asked: dict[str, Any], loaded: Any, data: str, tmp_path: Path) -> None:
     (tmp_path / "lipcert.toml").write_text(
-        "mean = [0.5, 0.25]\nstd = 0.5\n[certify]\ndata = 'sets/test.npz'\neps = [0.1, '8/255']\n"
+        "mean = [0.5, 0.25]\nstd = 0.5\n[certify]\ndata = 'd.npz'\neps = [0.1, '8/255']\n"
         "require = 'certified_accuracy@0.1 >= 0.6'\n"
     )
-    (tmp_path / "deeper").mkdir()
-    (tmp_path / ".git").mkdir()
     found = cli("certify", "m", "--json")
     assert found.code == 0, found.err
     assert asked["eps"] == [0.1, 8 / 255]
-    assert str(asked["data"]).endswith("sets/test.npz")
+    assert asked["data"].name == str(tmp_path / "d.npz")
     assert tuple(asked["requirements"]) == ("certified_accuracy@0.1 >= 0.6",)
     _, settings = loaded[-1]
     assert (settings["mean"], settings["std"]) == ([0.5, 0.25], [0.5])

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lipcert.proof.refusal import Refused
@@ -29,6 +29,7 @@ from lipcert.proof.rounding import (
     total_up,
 )
 
+unhurried = settings(deadline=None)
 finite = st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=True)
 positive = st.floats(min_value=0, max_value=1e150, allow_subnormal=True)
 moderate = st.floats(min_value=1e-100, max_value=1e100)
@@ -39,6 +40,7 @@ def is_next_above(value: float, exact: Fraction) -> bool:
     return Fraction(value) >= exact and (value == -math.inf or Fraction(math.nextafter(value, -math.inf)) < exact)
 
 
+@unhurried
 @given(st.lists(moderate, min_size=1, max_size=5))
 def test_scalars_are_rounded_up_once(numbers):
     exact = [Fraction(x) for x in numbers]
@@ -50,6 +52,7 @@ def test_scalars_are_rounded_up_once(numbers):
     assert Fraction(difference_down(numbers[0], numbers[-1])) <= exact[0] - exact[-1]
 
 
+@unhurried
 @given(positive)
 def test_square_root_is_the_smallest_float_whose_square_is_enough(x):
     root = sqrt_up(x)
@@ -57,6 +60,7 @@ def test_square_root_is_the_smallest_float_whose_square_is_enough(x):
     assert root == 0 or Fraction(math.nextafter(root, 0.0)) ** 2 < Fraction(x)
 
 
+@unhurried
 @given(st.lists(finite, max_size=6))
 def test_norm_of_a_few_numbers(numbers):
     exact = sum((Fraction(x) ** 2 for x in numbers), Fraction(0))
@@ -70,6 +74,7 @@ def test_norm_of_a_few_numbers(numbers):
     assert Fraction(below) ** 2 <= exact
 
 
+@unhurried
 @given(finite, st.integers(-2200, 2200))
 def test_powers_of_two(x, exponent):
     exact = Fraction(x) * Fraction(2) ** exponent
@@ -134,6 +139,7 @@ def test_overflow_and_undefined_operations_are_refused(call):
 entries = st.lists(st.floats(0, 1e6, allow_subnormal=True), min_size=1, max_size=12)
 
 
+@unhurried
 @given(entries, entries)
 def test_arrays_bound_exact_sums_and_products(a, b):
     n = min(len(a), len(b))

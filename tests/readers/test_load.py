@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -27,6 +28,7 @@ from lipcert.network import Builder, Enclosure, evaluate
 from lipcert.network.operators import Dense, Elementwise, Scale
 from lipcert.network.preprocess import with_normalisation
 from lipcert.network.readers import load
+from lipcert.network.readers.torch_weights import load_into, read_weights
 
 FACTORY_FILE = """
 from torch import nn
@@ -95,25 +97,55 @@ def assert_same(network_of: object, module: nn.Module, **settings: object) -> No
 # --- forms --------------------------------------------------------------------------------------------------
 
 
-def test_factory_with_weights_of_every_kind(tmp_path: Path, small: Small, factory: str) -> None:
+def test_factory_with_weights(tmp_path: Path, small: Small, factory: str) -> None:
+    torch.save({"state_dict": [small.state_dict()]}, tmp_path / "w.pt")
+    save_file(small.state_dict(), tmp_path / "w.safetensors")
+    assert_same((factory, tmp_path / "w.pt"), small)
+    assert_same(f"{factory}@{tmp_path / 'w.safetensors'}", small)
+    network = load((factory, tmp_path / "w.pt"))
+    assert network.source.form == "factory" and network.source.path == str(tmp_path / "w.pt")
+    assert network.source.sha256 == hashlib.sha256((tmp_path / "w.pt").read_bytes()).hexdigest()
+    assert network.source.parameters == sum(p.numel() for p in small.parameters())
+    assert network.notes == ("the weights were found at ['state_dict'][0] in 'w.pt'",)
+
+
+def test_weights_of_every_kind(tmp_path: Path, small: Small) -> None:
     state = small.state_dict()
-    save_file(state, tmp_path / "w.safetensors")
-    torch.save(state, tmp_path / "w.pt")
-    torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
-    torch.save({"epoch": 3, "best": 0.5, "state_dict": [state], "optimizer": {}}, tmp_path / "nested.pth")
-    torch.save({"model": state, "loss": np.zeros(3), "at": np.float64(2.0)}, tmp_path / "numpy.pt")
-    torch.save({f"module.{k}": v for k, v in state.items()}, tmp_path / "parallel.ckpt")
-    torch.save({k: v.numpy() for k, v in state.items()}, tmp_path / "arrays.pt")
-    for name in ("w.safetensors", "w.pt", "old.pth", "nested.pth", "numpy.pt", "parallel.ckpt", "arrays.pt"):
-        assert_same((factory, tmp_path / name), small)
-        assert_same(f"{factory}@{tmp_path / name}", small)
-    source = load((factory, tmp_path / "w.pt")).source
-    assert source.form == "factory" and source.parameters == sum(p.numel() for p in small.parameters())
-    assert source.sha256 is not None and len(source.sha256) == 64
-    assert load((factory, tmp_path / "nested.pth")).notes == (
-        "the weights were found at ['state_dict'][0] in 'nested.pth'",
-    )
-    assert any("prefix" in note for note in load((factory, tmp_path / "parallel.ckpt")).notes)
+    half = {key: tensor.to(torch.bfloat16) if key == "net.4.bias" else tensor for key, tensor in state.items()}
+    kinds = {
+        "plain.pt": state,
+        "nested.pth": {"epoch": 3, "best": 0.5, "state_dict": [state], "optimizer": {"state": {}}},
+        "numpy.pt": {"model": state, "loss": np.zeros(3), "at": np.float64(2.0), "on": np.bool_(True)},
+        "parallel.ckpt": {f"module.{key}": tensor for key, tensor in state.items()},
+        "arrays.pt": {key: tensor.numpy() for key, tensor in state.items()},
+        "half.model": half,
+    }
+    for name, content in kinds.items():
+        torch.save(content, tmp_path / name)
+    torch.save(state, tmp_path / "legacy.pth", _use_new_zipfile_serialization=False)
+    save_file(half, tmp_path / "w.safetensors")
+    for name in (*kinds, "legacy.pth", "w.safetensors"):
+        found, notes, digest = read_weights(tmp_path / name)
+        module = Small()
+        notes += load_into(module, found, name)
+        for key, tensor in module.state_dict().items():
+            expected = half[key].to(tensor.dtype) if name in ("half.model", "w.safetensors") else state[key]
+            assert torch.equal(tensor, expected), (name, key)
+        assert bool(notes) == (name in ("nested.pth", "numpy.pt", "parallel.ckpt"))
+        assert len(digest) == 64
+
+
+def test_factories_find_their_neighbours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lipcert_test_widths.py").write_text("WIDTH = 3")
+    code = "from torch import nn\nfrom lipcert_test_widths import WIDTH\ndef make():\n    return nn.Linear(WIDTH, 2)"
+    (tmp_path / "lipcert_test_nets.py").write_text(code)
+    linear = nn.Linear(3, 2)
+    torch.save(linear.state_dict(), tmp_path / "w.pt")
+    before = list(sys.path)
+    assert_same((f"{tmp_path / 'lipcert_test_nets.py'}:make", tmp_path / "w.pt"), linear, input_shape=(3,))
+    monkeypatch.chdir(tmp_path)
+    assert_same(("lipcert_test_nets:make", "w.pt"), linear, input_shape=(3,))
+    assert sys.path == before
 
 
 def test_importable_factory_and_callable(tmp_path: Path) -> None:
@@ -142,9 +174,15 @@ def test_pt2_files(tmp_path: Path, small: Small, batch: str | int, decomposed: b
             program = program.run_decompositions()
     torch.export.save(program, tmp_path / "model.pt2")
     assert_same(tmp_path / "model.pt2", small)
-    network = load(tmp_path / "model.pt2")
+    network = load(tmp_path / "model.pt2", input_shape=(1, 4, 4))
     assert network.source.form == "pt2" and network.source.parameters == sum(p.numel() for p in small.parameters())
     assert [n.op.name for n in network.nodes if isinstance(n.op, Elementwise)] == ["silu"]
+
+
+def test_pt2_of_another_shape(tmp_path: Path, small: Small) -> None:
+    torch.export.save(torch.export.export(small, (torch.randn(1, 1, 4, 4),)), tmp_path / "model.pt2")
+    with pytest.raises(UsageError, match=r"\(1, 4, 4\), not \(1, 5, 5\)"):
+        load(tmp_path / "model.pt2", input_shape=(1, 5, 5))
 
 
 def test_pt2_of_a_fixed_large_batch_is_refused(tmp_path: Path, small: Small) -> None:
@@ -164,14 +202,11 @@ def test_pt2_exported_in_training_mode_is_refused(tmp_path: Path) -> None:
 
 def test_networks_are_read_without_torch(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
-    graph = onnx.parser.parse_model(
-        '<ir_version: 8, opset_import: ["" : 17]> g (float[N,3] x) => (float[N,3] y) { y = Relu(x) }'
-    )
+    text = '<ir_version: 8, opset_import: ["" : 17]> g (float[N,3] x) => (float[N,3] y) { y = Relu(x) }'
     onnx.save(onnx.parser.parse_model(text), tmp_path / "m.onnx")
     code = "import sys, lipcert; print(lipcert.load(sys.argv[1]).input_shape); assert 'torch' not in sys.modules"
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "m.onnx")], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-c", code, str(tmp_path / "m.onnx")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "(3,)"
 
@@ -311,6 +346,15 @@ def edit_archive(path: Path, edit: Callable[[str, bytes], bytes]) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name, content in entries.items():
             archive.writestr(name, content)
+
+
+def test_numpy_arrays_under_their_old_name(tmp_path: Path, small: Small) -> None:
+    """Checkpoints written with numpy 1 name its functions differently."""
+    path = tmp_path / "w.pt"
+    torch.save({"model": small.state_dict(), "loss": np.arange(3.0)}, path)
+    edit_archive(path, lambda _, content: content.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"))
+    assert b"numpy.core" in path.read_bytes()
+    assert read_weights(path)[0].keys() == small.state_dict().keys()
 
 
 @pytest.mark.parametrize("kind", ["sample inputs", "weights", "expression", "string in an expression", "constant"])

@@ -166,6 +166,14 @@ def test_the_ladder_without_any_bound() -> None:
     assert "No bound" in Page(compare_page(empty)).text
 
 
+def test_layers_that_do_not_multiply_to_the_bound_say_so() -> None:
+    report = make_report(300)
+    whole = report.bound.model_copy(update={"bound": report.bound.contributions[-1].cumulative})
+    said = "The plain product of the layers' factors would be"
+    assert said in Page(report_page(report)).text
+    assert said not in Page(report_page(report.model_copy(update={"bound": whole}))).text
+
+
 def test_a_report_at_level_estimate_claims_no_proof() -> None:
     report: Report = make_report(300).model_copy(update={"level": "estimate"})
     assert "proved" not in wording.claim(report)

@@ -64,3 +64,22 @@ def test_commands_quote_names_with_spaces() -> None:
     commands = [step.command for step in wording.recheck(make_report(500))]
     assert commands[0] == "sha256sum 'models/mnist net <256x2>.onnx'"
     assert commands[1] == "lipcert check run/model.lipcert 'models/mnist net <256x2>.onnx'"
+
+
+def test_a_bound_that_misses_its_requirement_is_not_shown_as_meeting_it() -> None:
+    just_above = RequirementResult(text="bound <= 5", actual=5.00000001, passed=False)
+    assert float(wording.actual(just_above)) > 5
+    just_below = RequirementResult(text="certified_accuracy@0.1 >= 0.6", actual=0.599999999, passed=False)
+    assert float(wording.actual(just_below)) < 0.6
+
+
+def test_what_is_bounded_is_said() -> None:
+    report = make_report(500)
+
+    def said(quantity: str | None) -> str:
+        bound = report.bound.model_copy(update={"quantity": quantity})
+        return wording.bound_claim(report.model_copy(update={"bound": bound}))
+
+    assert said("output").startswith("The output moves at most 31.5031 times")
+    assert said("features").startswith("The features before the last linear layer move at most 31.5031 times")
+    assert "output" not in said(None)

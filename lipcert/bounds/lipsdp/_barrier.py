@@ -75,7 +75,11 @@ def hessian(chain: Chain, y: torch.Tensor, factor: Factor) -> torch.Tensor:
         re = a[offset : offset + end, starts[k + 1] - offset : end].mT
         rr = w @ a[starts[k] : starts[k + 1], :end]
         h[starts[k + 1] - offset : end, :end] = _forms(
-            ee, er, re, rr, (alpha[starts[k + 1] - offset : end], alpha[:end]),
+            ee,
+            er,
+            re,
+            rr,
+            (alpha[starts[k + 1] - offset : end], alpha[:end]),
             (beta[starts[k + 1] - offset : end], beta[:end]),
         )
     h[n, :n] = -2.0 * ((cv - alpha * cr) * (cv - beta * cr)).sum(0)

@@ -26,6 +26,7 @@ Stop = Callable[[], bool]
 
 _BACK_OFF = 0.7
 _CENTRED = 0.3
+_MAX_STEPS = 80
 
 
 @dataclass(frozen=True)
@@ -97,14 +98,16 @@ def line_search(slope: Callable[[float], float], longest: float) -> float:
     return 0.5 * (low + high)
 
 
-def centre(chain: Chain, y: torch.Tensor, kappa: float, stop: Stop) -> tuple[torch.Tensor, int]:
+def centre(
+    chain: Chain, y: torch.Tensor, kappa: float, stop: Stop, enough: float = _CENTRED
+) -> tuple[torch.Tensor, int]:
     """Damped Newton on phi(y) - kappa log F from any interior y with F > 0; also the number of steps.
 
     Its minimum is the point of the central path with mu = F / kappa; the logarithm makes the function indifferent
     to the unit of F, which at the start is known to within orders of magnitude only. A line search to the very
     minimum along d would run into the boundary and stay there (decrement stuck at sqrt 2): at most 0.7 of the way.
     """
-    for steps in range(60):
+    for steps in range(_MAX_STEPS):
         factor = factor_at(chain, y)
         if factor is None or stop():
             return y, steps
@@ -127,12 +130,12 @@ def centre(chain: Chain, y: torch.Tensor, kappa: float, stop: Stop) -> tuple[tor
                 return math.inf
             return float(gradient(chain, point, at) @ d) - kappa * float(d[-1]) / float(point[-1])
 
-        if decrement < _CENTRED:
-            length = largest_step(chain, y, d, 1.0)
-        else:
-            cap = 8.0 if d[-1] >= 0 else min(8.0, f / -float(d[-1]))
-            length = line_search(slope, _BACK_OFF * largest_step(chain, y, d, cap))
-        y = y + min(length, 1.0 if decrement < _CENTRED else length) * d
-        if decrement < _CENTRED or length == 0.0:
+        if decrement < enough:
+            # inside by self-concordance
+            return y + d / (1.0 + (decrement if decrement > _CENTRED else 0.0)), steps + 1
+        cap = 8.0 if d[-1] >= 0 else min(8.0, f / -float(d[-1]))
+        length = line_search(slope, _BACK_OFF * largest_step(chain, y, d, cap))
+        if length == 0.0:
             return y, steps + 1
-    return y, 60
+        y = y + length * d
+    return y, _MAX_STEPS

@@ -1,22 +1,17 @@
 """Following the central path of max F s.t. Z(lambda, F) >= 0 with the dual barrier alone.
 
-The path is y(mu): grad phi(y) = b / mu. It is analytic up to mu = 0 (strict complementarity), so its Taylor
-expansion in mu, not in 1/mu, is the one to walk along. With t = 1/mu, v = t H^-1 b and mu' = (1 - s) mu,
+The path is y(mu): grad phi(y) = b / mu, with t = 1 / mu. Each iteration factorises one Hessian, at the point that
+the predictor left; walks back to the path with it (gradients are cheap: `_chord`); and predicts again.
+A primal point comes for nothing: for the Newton step d(t) of `_newton` (1) the matrix
 
-    y(mu') = y + s v + s^2 (v - a) + O(s^3),     a = H^-1 D^3 phi[v, v] / 2                         (1)
-
-(differentiate grad phi = b/mu twice). The third derivative is a second difference of the gradient along v, which
-costs O(N w^2); so one Hessian gives predictor and corrector. A primal point comes for nothing: for the
-Newton step d(t) of `_newton` (1) the matrix
-
-    X = mu (V - V dZ V) = mu V (Z - dZ) V                                                           (2)
+    X = mu (V - V dZ V) = mu V (Z - dZ) V                                                           (1)
 
 satisfies tr(B_i X) = 0 and tr(C X C') = 1 exactly, because those equations *are* the Newton equations, and is
-positive semidefinite iff Z - dZ = Z(y - d) + (constant) is, which a block Cholesky decides. Its duality gap is
+positive semidefinite iff Z - dZ is, which a block Cholesky decides. Its duality gap is
 
-    tr(X Z) + (slacks) = mu (nu + g'd),   so   F* <= F + (nu - g'd_g) / t + b'd_g                    (3)
+    tr(X Z) + (slacks) = mu (nu + g'd),   so   F* <= F + (nu - g'd_g) / t + b'd_g                    (2)
 
-with the largest t for which (2) is feasible. No dense X is formed or stored.
+with the largest t for which (1) is feasible. No dense X is formed or stored.
 """
 
 from __future__ import annotations
@@ -24,20 +19,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 
 from lipcert.bounds.lipsdp._barrier import factor_at, gradient
 from lipcert.bounds.lipsdp._chain import Chain
 from lipcert.bounds.lipsdp._newton import Local, Stop, largest_step, line_search
+from lipcert.bounds.lipsdp._predictor import predict
 from lipcert.bounds.lipsdp._tridiag import factorise
 
 _NEAR = 0.6
 _MAX_ITERATIONS = 100
-_SHALLOW = 12
-"""Up to so many layers a second Hessian ((l^3/3 + 4 l^2) w^3 flops) costs less than conjugate gradients with some
-twenty gradients (7 l w^3 each)."""
 
 
 @dataclass
@@ -66,8 +58,7 @@ def best_f(chain: Chain, lam: torch.Tensor) -> float:
     return float(torch.linalg.matrix_norm(gain, 2)) ** -2
 
 
-def follow(chain: Chain, y: torch.Tensor, best: Best, gap: float, stop: Stop,
-           progress: Callable[[Best], None]) -> str:
+def follow(chain: Chain, y: torch.Tensor, best: Best, gap: float, stop: Stop, progress: Callable[[Best], None]) -> str:
     """From near the path to a relative gap; keeps `best` up to date and says why it stopped."""
     greed, stalled = 0.9, 0
     for _ in range(_MAX_ITERATIONS):
@@ -89,13 +80,13 @@ def follow(chain: Chain, y: torch.Tensor, best: Best, gap: float, stop: Stop,
             greed = max(0.6, 0.85 * greed)
             y = _recentre(chain, y, local, t)
         else:
-            y = _predict(chain, _chord(chain, y, local, t), local, t, greed)
+            y = predict(chain, _chord(chain, y, local, t), local, t, greed)
             greed = min(0.95, greed + 0.02)
     return "iteration_limit"
 
 
 def _record(chain: Chain, y: torch.Tensor, local: Local, best: Best) -> None:
-    """Dual value of these multipliers and primal value (3), if better than before."""
+    """Dual value of these multipliers and primal value (2), if better than before."""
     f = best_f(chain, y[:-1])
     if f > best.f:
         best.lam, best.f = y[:-1].clone(), f
@@ -106,7 +97,7 @@ def _record(chain: Chain, y: torch.Tensor, local: Local, best: Best) -> None:
 
 
 def _primal_t(chain: Chain, y: torch.Tensor, local: Local) -> float:
-    """The largest t (to within some per cent) whose X of (2) and slacks are positive semidefinite; 0 if none."""
+    """The largest t (to within some per cent) whose X of (1) and slacks are positive semidefinite; 0 if none."""
     z = chain.band(y, 1.0)
     along_b, along_g = chain.band(local.d_b, 0.0), chain.band(local.d_g, 0.0)
     own = chain.signed > 0
@@ -158,73 +149,3 @@ def _chord(chain: Chain, y: torch.Tensor, local: Local, t: float) -> torch.Tenso
             break
         g = gradient(chain, y, moved)
     return y
-
-
-def _predict(chain: Chain, y: torch.Tensor, local: Local, t: float, greed: float) -> torch.Tensor:
-    """Along the curve (1), `greed` of the way to the boundary."""
-    here = factor_at(chain, y)
-    if here is None:
-        raise ArithmeticError("LipSDP path: a point that was inside is not")
-    g = gradient(chain, y, here)
-    fresh = Local.at(chain, y, here) if len(chain.weights) <= _SHALLOW else None
-    if fresh is None:
-        solve = partial(_solve_here, chain, y, local)
-    else:
-        solve = fresh.schur.solve
-    b = torch.zeros_like(y)
-    b[-1] = t
-    v = solve(b)
-    third = _third(chain, y, g, v, math.sqrt(float(b @ v)))
-    curve = v - 0.5 * solve(third)
-
-    def inside(s: float) -> bool:
-        return factor_at(chain, y + s * v + s * s * curve) is not None
-
-    low, high = 0.0, 1.0
-    if inside(high):
-        low = high
-    for _ in range(7):
-        middle = 0.5 * (low + high)
-        low, high = (middle, high) if inside(middle) else (low, middle)
-    s = min(greed * low, 1.0 - 1e-3)
-    return y + s * v + s * s * curve
-
-
-def _third(chain: Chain, y: torch.Tensor, g: torch.Tensor, v: torch.Tensor, norm: float) -> torch.Tensor:
-    """D^3 phi[v, v] as a second difference of the gradient; `norm` is ||v||_H."""
-    step = 0.1 / norm
-    ahead, behind = (factor_at(chain, y + k * step * v) for k in (1.0, -1.0))
-    if ahead is None or behind is None:
-        return torch.zeros_like(y)
-    plus, minus = gradient(chain, y + step * v, ahead), gradient(chain, y - step * v, behind)
-    return (plus + minus - 2.0 * g) / step**2
-
-
-def _product(chain: Chain, y: torch.Tensor, x: torch.Tensor, norm: float) -> torch.Tensor | None:
-    """H(y) x as a difference of gradients; `norm` is about ||x||_H: y + a x is inside for |a| < 1 / ||x||_H."""
-    step = 0.03 / norm
-    ahead, behind = (factor_at(chain, y + k * step * x) for k in (1.0, -1.0))
-    if ahead is None or behind is None:
-        return None
-    return (gradient(chain, y + step * x, ahead) - gradient(chain, y - step * x, behind)) / (2.0 * step)
-
-
-def _solve_here(chain: Chain, y: torch.Tensor, local: Local, rhs: torch.Tensor) -> torch.Tensor:
-    """H(y)^-1 rhs by conjugate gradients, preconditioned by the M = H that was factorised a little way off."""
-    x = torch.zeros_like(y)
-    r = rhs
-    z = local.schur.solve(r)
-    p, mp = z, r
-    rz = whole = float(r @ z)
-    for _ in range(5):
-        if not rz > 1e-4 * whole:
-            break
-        hp = _product(chain, y, p, math.sqrt(float(p @ mp)))
-        if hp is None:
-            return x if bool((x != 0).any()) else z
-        step = rz / float(p @ hp)
-        x, r = x + step * p, r - step * hp
-        z = local.schur.solve(r)
-        rz, last = float(r @ z), rz
-        p, mp = z + (rz / last) * p, r + (rz / last) * mp
-    return x

@@ -14,7 +14,6 @@ A left-out neuron needs a multiplier all the same, one that does not disturb the
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,9 +49,9 @@ def reduce_chain(weights: list[Array], alpha: list[Array], beta: list[Array], de
     scales = [_norm(w) for w in parts]
     parts = [w / s for w, s in zip(parts, scales, strict=True)]
     if parts[0].shape[1] > parts[0].shape[0]:
-        parts[0] = np.linalg.qr(parts[0].T, mode="r").T
+        parts[0] = np.linalg.qr(parts[0].T)[1].T
     if parts[-1].shape[0] > parts[-1].shape[1]:
-        parts[-1] = np.linalg.qr(parts[-1], mode="r")
+        parts[-1] = np.linalg.qr(parts[-1])[1]
 
     def tensor(a: Array) -> torch.Tensor:
         return torch.tensor(a, dtype=torch.float64, device=device)
@@ -87,9 +86,7 @@ def _live(weights: list[Array]) -> list[npt.NDArray[np.bool_]]:
     return [a & b for a, b in zip(forward, reversed(backward), strict=True)]
 
 
-def restore(
-    reduced: Reduced, lam: list[Array], f: float, weights: list[Array], reach: list[Array]
-) -> list[Array]:
+def restore(reduced: Reduced, lam: list[Array], f: float, weights: list[Array], reach: list[Array]) -> list[Array]:
     """Multipliers for all neurons in the units of `weights`; `reach` bounds sigma^2 + 4 |pi| per neuron."""
     full: list[Array] = []
     unit = 1.0
@@ -121,10 +118,8 @@ def _fill(lam: list[Array], f: float, weights: list[Array], reach: list[Array]) 
         todo = missing[k] & (cost > 0)
         values[todo] = _FAINT / cost[todo]
     for k in range(len(lam) - 1, -1, -1):  # zero row, backwards: large against the layer after
-        if k + 1 < len(lam):
-            after = lam[k + 1] * moderate[k + 1] * reach[k + 1]
-        else:
-            after = np.full(len(weights[-1]), f)
+        last = k + 1 == len(lam)
+        after = np.full(len(weights[-1]), f) if last else lam[k + 1] * moderate[k + 1] * reach[k + 1]
         cost = np.square(weights[k + 1]).T @ after
         todo = lam[k] == 0.0
         typical = lam[k].max(initial=0.0) or 1.0

@@ -83,8 +83,13 @@ def solve_lipsdp(
     reach = [4.0 * np.maximum(np.abs(a), np.abs(b)) ** 2 for a, b in zip(lower, upper, strict=True)]
     lam = restore(reduced, live, best.f, ws, reach)
     return LipSdpResult(
-        lam, unit * best.f**-0.5, unit * best.f_above**-0.5, best.gap,
-        best.iterations, time.monotonic() - began, status,
+        lam,
+        unit * best.f**-0.5,
+        unit * best.f_above**-0.5,
+        best.gap,
+        best.iterations,
+        time.monotonic() - began,
+        status,
     )
 
 

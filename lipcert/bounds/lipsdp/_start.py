@@ -12,10 +12,11 @@ of the chain is again a chain with an identity in front. Two passes use this.
    alpha' + beta' = sigma, alpha' beta' = pi / 2 (real, because sigma^2 >= 4 pi).
 2. Windows of some layers, each centred jointly with the next weight as its output, of which the first half is
    kept: what a multiplier should be depends on a few layers after it. The barrier parameter kappa is that of the
-   whole chain, so the pieces fit: on deep networks four Newton steps then centre the whole, against forty and more
-   from pass 1 alone (they grow with the depth, since each step changes a multiplier by a bounded factor).
+   whole chain, so the pieces fit: on deep networks some four to ten Newton steps then centre the whole, against
+   forty and more from pass 1 alone (they grow with the depth: each step changes a multiplier by a bounded factor).
 
-Cost: O(N w^2) times the Newton steps, for windows of a fixed number of layers.
+Cost: for windows of m layers O(N w^2 m^2) times the Newton steps (m is 8 up to 24 layers, then at least 16 and a
+quarter of the depth, with windows inside the windows), against N^3/3 = N w^2 l^2 / 3 for one step on the whole.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ from lipcert.bounds.lipsdp._chain import Chain
 from lipcert.bounds.lipsdp._newton import Stop, centre
 from lipcert.bounds.lipsdp._schur import Schur
 
-_WINDOW = 8
+_DIRECT = 8
+_SHORT = 24
+_LOOSE = 1.0
 _ROOM = 0.3
 
 
@@ -45,12 +48,17 @@ class Start:
 
 def start(chain: Chain, kappa: float, stop: Stop) -> Start:
     """The start described above; scale_k = lambda_k^(-1/2), so it is a congruence of Z."""
-    if len(chain.weights) <= _WINDOW:
-        scale, f = _layerwise(chain)
-    else:
-        scale, f = _windows(chain, kappa, stop)
+    scale, f = _rough(chain, kappa, stop)
     ones = torch.ones(chain.neurons + 1, dtype=chain.last.dtype, device=chain.last.device)
     return Start(chain.rescaled(scale, f**0.5), ones, scale, f)
+
+
+def _rough(chain: Chain, kappa: float, stop: Stop) -> tuple[list[torch.Tensor], float]:
+    """scale and F for a chain of any length: pass 1, or pass 2 over windows that are started in the same way."""
+    layers = len(chain.weights)
+    if layers <= _DIRECT or stop():
+        return _layerwise(chain)
+    return _windows(chain, kappa, stop, _DIRECT if layers <= _SHORT else max(2 * _DIRECT, layers // 4))
 
 
 def _identity(chain: Chain) -> torch.Tensor:
@@ -59,7 +67,8 @@ def _identity(chain: Chain) -> torch.Tensor:
 
 def _whiten(root: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
     """W R^-T."""
-    return torch.linalg.solve_triangular(root, w.mT, upper=False).mT
+    whitened: torch.Tensor = torch.linalg.solve_triangular(root, w.mT, upper=False)
+    return whitened.mT
 
 
 def _layerwise(chain: Chain) -> tuple[list[torch.Tensor], float]:
@@ -70,8 +79,13 @@ def _layerwise(chain: Chain) -> tuple[list[torch.Tensor], float]:
         seen = _whiten(root, w)
         sigma, pi = chain.sigma[k], chain.alpha[k] * chain.beta[k]
         spread = (sigma.square() - 2.0 * pi).sqrt()
-        tight = Chain([2.0**0.5 * seen], seen.new_zeros((1, w.shape[0])),
-                      [0.5 * (sigma - spread)], [0.5 * (sigma + spread)], push=1.0)
+        tight = Chain(
+            [2.0**0.5 * seen],
+            seen.new_zeros((1, w.shape[0])),
+            [0.5 * (sigma - spread)],
+            [0.5 * (sigma + spread)],
+            push=1.0,
+        )
         lam = _centre_layer(tight)
         scale.append(lam.rsqrt())
         root = _pivot(Chain([seen], tight.last, [chain.alpha[k]], [chain.beta[k]]), lam)
@@ -118,26 +132,30 @@ def _centre_layer(one: Chain) -> torch.Tensor:
     return y[:-1]
 
 
-def _windows(chain: Chain, kappa: float, stop: Stop) -> tuple[list[torch.Tensor], float]:
-    """Pass 2: as `_layerwise`, by windows of _WINDOW layers of which the first half is kept."""
+def _windows(chain: Chain, kappa: float, stop: Stop, size: int) -> tuple[list[torch.Tensor], float]:
+    """Pass 2: as `_layerwise`, by windows of `size` layers of which the first half is kept."""
     layers = len(chain.weights)
     root = _identity(chain)
     scale: list[torch.Tensor] = []
     while True:
         k = len(scale)
-        end = min(k + _WINDOW, layers)
+        end = min(k + size, layers)
         weights = [_whiten(root, chain.weights[k]), *chain.weights[k + 1 : end]]
         last = chain.weights[end] if end < layers else chain.last
         window = Chain(weights, last, chain.alpha[k:end], chain.beta[k:end])
-        rough, f = _layerwise(window)
+        rough, f = _rough(window, kappa, stop)
         scaled = window.rescaled(rough, f**0.5)
         ones = torch.ones(window.neurons + 1, dtype=last.dtype, device=last.device)
-        y, _ = centre(scaled, ones, kappa, stop)
+        y, _ = centre(scaled, ones, kappa, stop, _LOOSE)
         units = [s * lam.rsqrt() for s, lam in zip(rough, window.split(y[:-1]), strict=True)]
         if end == layers:
             return scale + units, f * float(y[-1])
-        kept = _WINDOW // 2
-        head = Chain(weights[:kept], weights[kept - 1].new_zeros((1, weights[kept - 1].shape[0])),
-                     window.alpha[:kept], window.beta[:kept])
+        kept = size // 2
+        head = Chain(
+            weights[:kept],
+            weights[kept - 1].new_zeros((1, weights[kept - 1].shape[0])),
+            window.alpha[:kept],
+            window.beta[:kept],
+        )
         root = _pivot(head, torch.cat([u.square().reciprocal() for u in units[:kept]]))
         scale += units[:kept]

@@ -79,7 +79,10 @@ def _load_path(text: str, input_shape: Shape | None, allow_pickle: bool) -> Netw
     if path.suffix == ".pt2":
         from lipcert.network.readers.torch_export import read_pt2
 
-        return read_pt2(path, allow_pickle)
+        network = read_pt2(path, allow_pickle)
+        if input_shape is not None and tuple(input_shape) != network.input_shape:
+            raise UsageError(f"'{text}' takes inputs of shape {network.input_shape}, not {tuple(input_shape)}")
+        return network
     if path.suffix in WEIGHTS:
         raise UsageError(f"'{text}': {_FACTORY_HELP.format(name=path.name)}")
     raise UsageError(f"'{text}' has an unknown suffix; lipcert reads .onnx, .pt2, and weights with a factory")

@@ -80,7 +80,7 @@ def selu(call: Call) -> Value:
 
 def gelu(call: Call) -> Value:
     """GELU, exact or by tanh."""
-    return elementwise(call, call.data(), "gelu_tanh" if call.text("approximate", "none") == "tanh" else "gelu")
+    return elementwise(call, call.data(), "gelu_tanh" if call.choice("approximate", "none", "tanh") == "tanh" else "gelu")
 
 
 def swish(call: Call) -> Value:

@@ -45,7 +45,7 @@ def softmax(call: Call) -> Value:
     """Softmax or its logarithm; before version 13 over all axes from `axis` on, taken as one."""
     graph, x = call.graph, call.data()
     rank, flattens = len(graph.shape(x)), graph.opset < 13
-    axis = call.integer("axis", 1 if flattens else -1) % max(rank, 1)
+    axis = call.axis(1 if flattens else -1, rank)
     inner = x.batched and axis > 0
     node, own = (x.node, axis - 1) if inner else (graph.whole(x), axis)
     shape, log = call.builder.nodes[node].shape, call.proto.op_type == "LogSoftmax"
@@ -61,13 +61,13 @@ def sort(call: Call) -> Value | list[Value]:
     """TopK: the values are the sorted entries of an axis; their indices are not supported."""
     graph, x = call.graph, call.data()
     rank = len(graph.shape(x))
-    axis = call.integer("axis", -1) % rank
+    axis = call.axis(-1, rank)
     inner = x.batched and axis > 0
     node, own = (x.node, axis - 1) if inner else (graph.whole(x), axis)
     (count,) = call.option("k", 1) or (0,)
-    if not call.integer("sorted", 1):
+    if not call.flag("sorted", 1):
         raise Refusal("leaves the order of the entries open (sorted=0)")
-    size, largest = call.builder.nodes[node].shape[own], bool(call.integer("largest", 1))
+    size, largest = call.builder.nodes[node].shape[own], call.flag("largest", 1)
     ordered = common.sort_axis(call.builder, node, own, size, call.name, largest)
     kept = common.select(call.builder, ordered, own, np.arange(count), f"{call.name}.top")
     return [graph.tensor(kept, inner), Unknown()]
@@ -76,7 +76,7 @@ def sort(call: Call) -> Value | list[Value]:
 def concat(call: Call) -> Value:
     """Concatenation of branches and constants; MaxMin where it is one."""
     graph, tensors = call.graph, [v for v in call.inputs if isinstance(v, Tensor)]
-    axis = call.integer("axis", 1) % len(graph.shape(tensors[0]))
+    axis = call.axis(1, len(graph.shape(tensors[0])))
     inner = axis > 0 and all(t.batched for t in tensors)
     nodes = []
     for position, value in enumerate(call.inputs):

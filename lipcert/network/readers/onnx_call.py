@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.lib.array_utils import normalize_axis_index
 
 from lipcert.errors import Unsupported
 from lipcert.network.builder import Builder
@@ -70,10 +71,24 @@ class Call:
         """Return a float attribute; a default is rounded to float32, the type of attributes."""
         return float(np.float32(self.get(name, default)))
 
-    def text(self, name: str, default: str) -> str:
-        """Return a string attribute."""
+    def flag(self, name: str, default: int = 0) -> bool:
+        """Return an attribute that is 0 or 1."""
         value = self.get(name, default)
-        return value.decode() if isinstance(value, bytes) else str(value)
+        if value not in (0, 1):
+            raise Refusal(f"has {name}={value}, where 0 or 1 is meant")
+        return bool(value)
+
+    def axis(self, default: int, rank: int) -> int:
+        """Return the attribute `axis`, counted from the front; ValueError where it is no axis of data of that rank."""
+        return normalize_axis_index(self.integer("axis", default), rank)
+
+    def choice(self, name: str, default: str, *others: str) -> str:
+        """Return a string attribute that is one of the values named here."""
+        value = self.get(name, default)
+        text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+        if text not in (default, *others):
+            raise Refusal(f"has {name} '{text}'; supported: {', '.join((default, *others))}")
+        return text
 
     def has(self, position: int) -> bool:
         """Whether an input is given."""

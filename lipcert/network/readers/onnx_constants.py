@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_index
 
 from lipcert.network.enclosure import Enclosure
 from lipcert.network.readers import onnx_sources as sources
@@ -63,7 +64,7 @@ def _div(call: Call) -> Value:
 
 
 def _mod(call: Call) -> Value:
-    remainder = np.fmod if call.integer("fmod", 0) else np.mod
+    remainder = np.fmod if call.flag("fmod") else np.mod
     return Whole(np.asarray(remainder(call.whole(0).pure(), call.whole(1).pure())))
 
 
@@ -106,8 +107,8 @@ def _pow(call: Call) -> Value:
 
 def _gemm(call: Call) -> Value:
     left, right = call.numbers(0), call.numbers(1)
-    left = left.map(np.transpose) if call.integer("transA", 0) else left
-    right = right.map(np.transpose) if call.integer("transB", 0) else right
+    left = left.map(np.transpose) if call.flag("transA") else left
+    right = right.map(np.transpose) if call.flag("transB") else right
     alpha, beta = (Enclosure.exact(call.number(name, 1.0)) for name in ("alpha", "beta"))
     found = (left @ right) * alpha
     return found + call.numbers(2) * beta if call.has(2) else found
@@ -126,10 +127,10 @@ def _concat(call: Call) -> Value:
 
 def reduced_axes(call: Call, rank: int) -> list[int]:
     """Return the axes of a reduction, sorted; all of them where none are named and the node says so."""
-    axes, stay = call.option("axes", 1), call.integer("noop_with_empty_axes", 0)
+    axes, stay = call.option("axes", 1), call.flag("noop_with_empty_axes")
     if not axes:
         return [] if stay else list(range(rank))
-    return sorted({axis % rank for axis in axes})
+    return sorted({normalize_axis_index(axis, rank) for axis in axes})
 
 
 def _sum_over(call: Call, values: Enclosure) -> tuple[Enclosure, int]:
@@ -139,7 +140,7 @@ def _sum_over(call: Call, values: Enclosure) -> tuple[Enclosure, int]:
     count = math.prod(values.shape[a] for a in axes)
     rows = values.map(lambda a: a.transpose(*kept, *axes).reshape(-1, count))
     total = rows @ Enclosure.exact(np.ones((count, 1)))
-    if call.integer("keepdims", 1):
+    if call.flag("keepdims", 1):
         return total.reshape(*(1 if a in axes else s for a, s in enumerate(values.shape))), count
     return total.reshape(*(values.shape[a] for a in kept)), count
 
@@ -156,7 +157,7 @@ def _reduce_whole(function: Callable[..., Any]) -> Handler:
     def fold(call: Call) -> Value:
         values = call.whole(0).pure()
         axes = tuple(reduced_axes(call, values.ndim))
-        return Whole(np.asarray(function(values, axis=axes, keepdims=bool(call.integer("keepdims", 1)))))
+        return Whole(np.asarray(function(values, axis=axes, keepdims=call.flag("keepdims", 1))))
 
     return fold
 

@@ -31,10 +31,15 @@ def spatial(call: Call, name: str, rank: int) -> Shape:
     return tuple(int(i) for i in call.get(name, (1,) * rank))
 
 
+def auto_pad(call: Call) -> str:
+    """Return how padding is chosen."""
+    return call.choice("auto_pad", "NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
+
+
 def window_padding(call: Call, size: Shape, window: tuple[Shape, Shape, Shape]) -> Pads:
     """Return the zero padding (before, after) per spatial axis of a window (kernel, stride, dilation)."""
     kernel, stride, dilation = window
-    mode = call.text("auto_pad", "NOTSET")
+    mode = auto_pad(call)
     pads = [int(p) for p in call.get("pads", (0,) * 2 * len(kernel))]
     if mode == "NOTSET":
         if min(pads) < 0:
@@ -68,7 +73,7 @@ def conv_transpose(call: Call) -> Value:
     extra = tuple(int(i) for i in call.get("output_padding", (0,) * rank))
     size = call.builder.nodes[node].shape[1:]
     wanted = call.get("output_shape")
-    if wanted or call.text("auto_pad", "NOTSET").startswith("SAME"):
+    if wanted or auto_pad(call).startswith("SAME"):
         target = [int(t) for t in wanted or (n * s for n, s in zip(size, stride, strict=True))][-rank:]
         full = [
             (n - 1) * s + d * (k - 1) + 1 + e
@@ -89,15 +94,15 @@ def _cropping(call: Call, full: list[int], target: list[int]) -> Pads:
         raise Refusal("gives both pads and the shape of its output")
     if min(totals) < 0:
         raise Refusal(f"asks for a larger output than the kernel reaches ({target} of {full})")
-    mode = "SAME_UPPER" if call.text("auto_pad", "NOTSET") == "SAME_UPPER" else "SAME_LOWER"
+    mode = "SAME_UPPER" if auto_pad(call) == "SAME_UPPER" else "SAME_LOWER"
     return tuple(_halves(total, mode) for total in totals)
 
 
 def batch_norm(call: Call) -> Value:
     """Batch norm in evaluation mode."""
-    if call.integer("training_mode", 0) or (call.graph.opset < 7 and not call.integer("is_test", 0)):
+    if call.flag("training_mode") or (call.graph.opset < 7 and not call.flag("is_test")):
         raise Refusal("runs in training mode, with the statistics of the batch; export the model in evaluation mode")
-    if not call.integer("spatial", 1):
+    if not call.flag("spatial", 1):
         raise Refusal("normalises every entry by itself (spatial=0); re-export with a newer operator set")
     gamma, beta, average, variance = (call.numbers(i) for i in range(1, 5))
     eps = call.number("epsilon", 1e-5)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lipcert.errors import Unsupported, UnsupportedError, UsageError
 from lipcert.network.graph import Network
 from lipcert.network.readers.onnx_store import open_model
 from lipcert.network.readers.onnx_walk import Reading
@@ -34,8 +35,19 @@ def read_onnx(path: Path, input_shape: tuple[int, ...] | None = None) -> Network
         UsageError: the file is damaged or no ONNX model, holds NaN, or its input shape stays open.
         UnsupportedError: it has parts that cannot be read; all of them are listed.
     """
-    model, source = open_model(Path(path))
-    reading = Reading(model)
-    kind = reading.run(input_shape)
-    nodes = reading.result(str(path))
-    return Network(tuple(nodes), kind, source, tuple(reading.graph.notes))
+    try:
+        model, source = open_model(Path(path))
+        reading = Reading(model)
+        kind = reading.run(input_shape)
+        nodes = reading.result(str(path))
+        return Network(tuple(nodes), kind, source, tuple(reading.graph.notes))
+    except UsageError as error:
+        raise UsageError(_line(str(error))) from None
+    except UnsupportedError as error:
+        items = [Unsupported(_line(i.where), _line(i.what), _line(i.why)) for i in error.items]
+        raise UnsupportedError(items) from None
+
+
+def _line(text: str) -> str:
+    """Return a text as one printable line: names in a file may hold anything."""
+    return "".join(c if c.isprintable() else "?" for c in text)

@@ -63,12 +63,12 @@ def gemm(call: Call) -> Value:
     """alpha * A' B' + beta * C with A or B constant; C may be either."""
     left, right = call.inputs[:2]
     alpha, beta = (Enclosure.exact(call.number(name, 1.0)) for name in ("alpha", "beta"))
-    turn_left, turn_right = call.integer("transA", 0), call.integer("transB", 0)
+    turn_left, turn_right = call.flag("transA"), call.flag("transB")
     if isinstance(left, Tensor) and isinstance(right, Tensor):
         raise Refusal(common.PRODUCT_REASON)
     if isinstance(left, Tensor):
         weight = call.numbers(1) if turn_right else call.numbers(1).map(np.transpose)
-        found = _gemm_data(call, left, weight * alpha, bool(turn_left))
+        found = _gemm_data(call, left, weight * alpha, turn_left)
     else:  # Y = A' B', so Y^T = B'^T A'^T: a dense layer with weight A' on the columns of B'
         weight = call.numbers(0).map(np.transpose) if turn_left else call.numbers(0)
         columns = _gemm_data(call, call.data(1), weight * alpha, not turn_right)

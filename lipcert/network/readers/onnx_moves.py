@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from lipcert.network.enclosure import Enclosure
 from lipcert.network.graph import Shape
@@ -45,7 +46,7 @@ def shape_of(call: Call) -> Shape:
 
 
 def _reshape(call: Call) -> list[Move]:
-    target, keep_zero = call.whole(1), call.integer("allowzero", 0) == 1
+    target, keep_zero = call.whole(1), call.flag("allowzero")
 
     def step(a: Array, size: int) -> Any:
         wanted = [int(s) for s in target.at(size)]
@@ -60,7 +61,7 @@ def _flatten(call: Call) -> list[Move]:
     axis = call.integer("axis", 1)
 
     def step(a: Array, _: int) -> Any:
-        cut = axis % a.ndim if axis < 0 else axis
+        cut = a.ndim if axis == a.ndim else normalize_axis_index(axis, a.ndim)
         return a.reshape(math.prod(a.shape[:cut]), math.prod(a.shape[cut:]))
 
     return [step]
@@ -114,7 +115,7 @@ def _gather(call: Call) -> list[Move]:
 
 def _split(call: Call) -> list[Move]:
     shape, outputs = shape_of(call), int(call.get("num_outputs", len(call.proto.output)))
-    axis = call.integer("axis", 0) % len(shape)
+    axis = call.axis(0, len(shape))
     sizes = call.option("split", 1)
     if sizes is None:
         part = -(-shape[axis] // outputs)  # the last part may be smaller
@@ -137,12 +138,12 @@ def _expand(call: Call) -> list[Move]:
 
 
 def _tile(call: Call) -> list[Move]:
-    repeats = call.whole(1).pure()
+    repeats = [int(count) for count in call.whole(1).pure()]
     return [lambda a, _: np.tile(a, repeats)]
 
 
 def _depth_to_space(call: Call) -> list[Move]:
-    b, columns_first = call.integer("blocksize", 1), call.text("mode", "DCR") == "CRD"
+    b, columns_first = call.integer("blocksize", 1), call.choice("mode", "DCR", "CRD") == "CRD"
 
     def step(a: Array, _: int) -> Any:
         n, c, h, w = a.shape
@@ -157,7 +158,7 @@ def _depth_to_space(call: Call) -> list[Move]:
 
 def _space_to_depth(call: Call) -> list[Move]:
     b = call.integer("blocksize", 1)
-    order = (0, 1, 3, 5, 2, 4) if call.text("mode", "DCR") == "CRD" else (0, 3, 5, 1, 2, 4)
+    order = (0, 1, 3, 5, 2, 4) if call.choice("mode", "DCR", "CRD") == "CRD" else (0, 3, 5, 1, 2, 4)
 
     def step(a: Array, _: int) -> Any:
         n, c, h, w = a.shape
@@ -167,17 +168,18 @@ def _space_to_depth(call: Call) -> list[Move]:
     return [step]
 
 
+PLACES = ("half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "asymmetric")
+ROUNDINGS = ("round_prefer_floor", "round_prefer_ceil", "floor")
+
+
 def _resize(call: Call) -> list[Move]:
-    if call.text("mode", "nearest") != "nearest":
-        raise Refusal("interpolates; only mode 'nearest' with whole factors is supported")
+    call.choice("mode", "nearest")
     old = call.graph.opset <= 10
-    place = call.text("coordinate_transformation_mode", "asymmetric" if old else "half_pixel")
-    rounding = call.text("nearest_mode", "floor" if old else "round_prefer_floor")
+    place = call.choice("coordinate_transformation_mode", "asymmetric" if old else "half_pixel", *PLACES)
+    rounding = call.choice("nearest_mode", "floor" if old else "round_prefer_floor", *ROUNDINGS)
     # with a whole factor s, output k shows input k / s rounded down, or (k + 1/2) / s - 1/2 rounded to the
     # nearest: both are k // s
-    down = place == "asymmetric" and rounding == "floor"
-    nearest = place.removeprefix("pytorch_").removesuffix("_symmetric") == "half_pixel"
-    if not down and not (nearest and rounding.startswith("round_prefer")):
+    if (place == "asymmetric") != (rounding == "floor"):
         raise Refusal(f"nearest neighbours by '{place}' and '{rounding}' do not repeat entries evenly")
     factors = _factors(call)
 
@@ -195,15 +197,14 @@ def _factors(call: Call) -> Callable[[Shape, int], list[float]]:
     """Return the function (graph shape, batch size) -> factor of each axis, for Resize and Upsample."""
     axes = call.get("axes")
     position = 1 if call.proto.op_type == "Upsample" or call.graph.opset <= 10 else 2
-    policy, scales = call.text("keep_aspect_ratio_policy", "stretch"), call.get("scales")
+    call.choice("keep_aspect_ratio_policy", "stretch")
+    scales = call.get("scales")
     if scales is None and call.has(position) and call.numbers(position).shape != (0,):
         scales = [float(s) for s in call.exact(position)]
     target = None if scales is not None else call.whole(3)
-    if target is not None and policy != "stretch":
-        raise Refusal("keeps the aspect ratio; only plain sizes are supported")
 
     def factors(shape: Shape, size: int) -> list[float]:
-        places = range(len(shape)) if axes is None else [a % len(shape) for a in axes]
+        places = range(len(shape)) if axes is None else normalize_axis_tuple(axes, len(shape))
         found = [1.0] * len(shape)
         given = target.at(size) if target is not None else np.array(scales)
         for axis, value in zip(places, given, strict=True):

@@ -33,7 +33,7 @@ def _cast(call: Call) -> Value:
 def _dropout(call: Call) -> list[Value]:
     """Dropout does nothing at inference; the mask is not supported."""
     training = call.has(2) and bool(call.whole(2).pure().any())
-    if training or (call.graph.opset < 7 and not call.integer("is_test", 0)):
+    if training or (call.graph.opset < 7 and not call.flag("is_test")):
         raise Refusal("drops entries at random (training mode); export the model in evaluation mode")
     return [sources.identity(call), Unknown()]
 

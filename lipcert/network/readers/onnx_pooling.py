@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+from numpy.lib.array_utils import normalize_axis_tuple
+
 from lipcert.network.enclosure import Enclosure
 from lipcert.network.operators import Extremum, Scale
 from lipcert.network.readers import common, pooling
 from lipcert.network.readers.onnx_call import Call, Handler
 from lipcert.network.readers.onnx_constants import reduced_axes
-from lipcert.network.readers.onnx_conv import spatial, window_padding
+from lipcert.network.readers.onnx_conv import auto_pad, spatial, window_padding
 from lipcert.network.readers.onnx_values import Refusal, Tensor, Unknown, Value
 
 How = Literal["mean", "sum", "max", "min"]
@@ -27,14 +29,14 @@ def _window(call: Call, node: int) -> pooling.Window:
     stride, dilation = spatial(call, "strides", len(kernel)), spatial(call, "dilations", len(kernel))
     size = call.builder.nodes[node].shape[1:]
     padding = window_padding(call, size, (kernel, stride, dilation))
-    ceil = call.integer("ceil_mode", 0) == 1 and call.text("auto_pad", "NOTSET") == "NOTSET"
+    ceil = call.flag("ceil_mode") and auto_pad(call) == "NOTSET"
     return pooling.Window(kernel, stride, padding, dilation, ceil)
 
 
 def average_pool(call: Call) -> Value:
     """Average pooling."""
     node = call.sample()
-    count: Literal["padded", "inside"] = "padded" if call.integer("count_include_pad", 0) else "inside"
+    count: Literal["padded", "inside"] = "padded" if call.flag("count_include_pad") else "inside"
     return Tensor(pooling.average_pool(call.builder, node, _window(call, node), count, call.name), True)
 
 
@@ -58,7 +60,7 @@ def reduction(how: How) -> Handler:
     """Return the handler that reduces the axes named by the node."""
 
     def handler(call: Call) -> Value:
-        graph, x, keep = call.graph, call.data(), call.integer("keepdims", 1)
+        graph, x, keep = call.graph, call.data(), call.flag("keepdims", 1)
         axes = reduced_axes(call, len(graph.shape(x)))
         if not axes:
             return x
@@ -94,11 +96,11 @@ def pad(call: Call) -> Value:
     """Padding by a constant or by entries of the input."""
     graph, x = call.graph, call.data()
     rank = len(graph.shape(x))
-    pads, mode = call.option("pads", 1), call.text("mode", "constant")
-    if pads is None or mode not in MODES:
-        raise Refusal(f"has mode '{mode}', or no pads; the modes {sorted(MODES)} are supported")
+    pads, mode = call.option("pads", 1), MODES[call.choice("mode", *MODES)]
+    if pads is None:
+        raise Refusal("has no pads")
     axes = call.option("axes", 3)
-    places = range(rank) if axes is None else [axis % rank for axis in axes]
+    places = range(rank) if axes is None else normalize_axis_tuple(axes, rank)
     widths = [(0, 0)] * rank
     for axis, before, after in zip(places, pads[: len(pads) // 2], pads[len(pads) // 2 :], strict=True):
         widths[axis] = (before, after)
@@ -107,4 +109,4 @@ def pad(call: Call) -> Value:
         value = float(call.exact(2).reshape(()))
     inner = x.batched and widths[0] == (0, 0)
     node, own = (x.node, widths[1:]) if inner else (graph.whole(x), widths)
-    return graph.tensor(common.pad(call.builder, node, own, MODES[mode], value, call.name), inner)
+    return graph.tensor(common.pad(call.builder, node, own, mode, value, call.name), inner)

@@ -66,10 +66,10 @@ def scaled(call: Call, x: Tensor, factor: Enclosure, shift: Enclosure) -> Tensor
 def _old_broadcast(call: Call, position: int) -> Enclosure:
     """Return a constant operand; before version 7 an attribute says with which axis its first axis lines up."""
     constant = call.numbers(position)
-    if call.graph.opset >= 7 or not call.get("broadcast") or call.get("axis") is None:
+    if call.graph.opset >= 7 or not call.flag("broadcast") or call.get("axis") is None:
         return constant
     rank = len(call.graph.shape(call.data(1 - position)))
-    trailing = rank - call.integer("axis", 0) % rank - constant.mid.ndim
+    trailing = rank - call.axis(0, rank) - constant.mid.ndim
     return constant.reshape(*constant.shape, *(1,) * trailing)
 
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import io
 import logging
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -20,8 +16,9 @@ from torch.export import ExportedProgram
 from lipcert.errors import LipcertError, Unsupported, UnsupportedError, UsageError
 from lipcert.network.graph import Network, Shape, Source
 from lipcert.network.readers.torch_archive import check_archive
+from lipcert.network.readers.torch_factory import find_factory
 from lipcert.network.readers.torch_walk import read_program
-from lipcert.network.readers.torch_weights import load_into, read_weights, sha256
+from lipcert.network.readers.torch_weights import first_line, load_into, read_weights, sha256
 
 Factory = str | Callable[[], nn.Module]
 
@@ -95,47 +92,6 @@ def read_factory(factory: Factory, weights: Path, input_shape: Shape | None, all
     return _read(module.eval(), input_shape, Source(str(weights), "factory", digest, _count(module)), notes)
 
 
-def find_factory(text: str) -> Callable[[], Any]:
-    """Return the callable that ``"package.module:name"`` or ``"path/to/file.py:name"`` means.
-
-    Raises:
-        UsageError: there is none.
-    """
-    place, _, name = text.rpartition(":")
-    if not place or not name:
-        raise UsageError(f"'{text}' is no factory; write 'package.module:name' or 'path/to/file.py:name'")
-    module = _module_of_file(Path(place)) if place.endswith(".py") else _module_of_name(place)
-    found = module
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    if not callable(found):
-        raise UsageError(f"'{place}' has no callable '{name}'")
-    return found  # type: ignore[no-any-return]
-
-
-def _module_of_name(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except Exception as error:
-        raise UsageError(f"cannot import '{name}': {type(error).__name__}: {first_line(error)}") from None
-
-
-def _module_of_file(path: Path) -> Any:
-    if not path.is_file():
-        raise UsageError(f"there is no file '{path}'")
-    name = f"lipcert_factory_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickles look their module up
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise UsageError(f"'{path}' cannot be run: {type(error).__name__}: {first_line(error)}") from None
-    return module
-
-
 def _read(module: nn.Module, input_shape: Shape | None, source: Source, notes: Sequence[str]) -> Network:
     shape = input_shape if input_shape is not None else getattr(module, "input_shape", None)
     if shape is None:
@@ -169,12 +125,6 @@ def _export(module: nn.Module, shape: Shape) -> ExportedProgram:
 
 def _count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error message that says something."""
-    lines = (line.strip() for line in str(error).splitlines())
-    return next((line for line in lines if line), type(error).__name__)
 
 
 @contextmanager

@@ -137,7 +137,7 @@ def _batch_norm(step: Step) -> Value:
 
 
 def _dropout(step: Step) -> Value:
-    if step.get("train"):
+    if step.get("train") is not False:  # None stands for training too
         raise Refused("drops entries at random in training mode; call model.eval() before exporting")
     several = len(step.target._schema.returns) > 1
     return [Traced(step.x), Missing(TRAINING)] if several else step.x

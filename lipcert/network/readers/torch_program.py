@@ -141,11 +141,11 @@ def module_path(call: Call) -> str:
     return paths[-1] if paths else ""
 
 
-def first_of(call: Call) -> torch.Tensor:
-    """Return shape and dtype of a call's first output, as a tensor without data."""
+def first_of(call: Call) -> torch.Tensor | None:
+    """Return shape and dtype of a call's first output, as a tensor without data; None where it is no tensor."""
     found = call.meta["val"]
-    first: torch.Tensor = found[0] if isinstance(found, (list, tuple)) else found
-    return first
+    first = next(iter(found), None) if isinstance(found, (list, tuple)) else found
+    return first if isinstance(first, torch.Tensor) else None
 
 
 def plain_name(dtype: torch.dtype) -> str:

@@ -83,6 +83,8 @@ def enclose(tensor: torch.Tensor) -> Enclosure:
     Raises:
         Refused: float64 does not hold them (complex, quantised, sparse, integers beyond 2^53).
     """
+    if tensor.is_meta:
+        raise Refused("holds no numbers (device 'meta'); load the weights first")
     if tensor.is_complex() or tensor.is_quantized or tensor.layout != torch.strided:
         raise Refused(f"holds numbers of type {tensor.dtype} ({tensor.layout}); only dense real numbers are read")
     plain = tensor.detach().cpu()

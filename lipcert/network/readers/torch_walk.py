@@ -128,6 +128,8 @@ class _Walk:
         plain = list(flatten(list(arguments.values())))
         traced = any(isinstance(value, (Traced, Missing)) for value in plain)
         first = first_of(call)
+        if first is None:
+            raise Refused("returns no tensor")
         shape = tuple(first.shape)[1 if traced else 0 :]
         step = Step(
             self.builder, target, self._name(call), arguments, shape, first.dtype, self.program.sizes, self.notes

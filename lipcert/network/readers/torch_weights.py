@@ -21,6 +21,7 @@ from torch import nn
 from lipcert.errors import UsageError
 
 NESTED = ("state_dict", "model_state_dict", "model")  # where training scripts keep the weights
+MOST_LEVELS = 8  # of containers around the weights
 State = dict[str, torch.Tensor]
 
 
@@ -68,7 +69,7 @@ def _safetensors(path: Path, data: bytes) -> State:
     try:
         return dict(load(data))
     except (SafetensorError, ValueError, KeyError) as error:
-        raise UsageError(f"'{path}' is no safetensors file, or is damaged: {error}") from None
+        raise UsageError(f"'{path}' is no safetensors file, or is damaged: {first_line(error)}") from None
 
 
 def _checkpoint(path: Path, data: bytes, allow_pickle: bool) -> Any:
@@ -85,16 +86,22 @@ def _pickle(path: Path, data: bytes) -> Any:
     try:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=False)
     except Exception as error:
-        raise UsageError(f"'{path}' cannot be read: {type(error).__name__}: {error}") from None
+        raise UsageError(f"'{path}' cannot be read: {type(error).__name__}: {first_line(error)}") from None
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error message that says something."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line), type(error).__name__)
 
 
 def _why_not_weights(path: Path, message: str) -> str:
     found = re.search(r"GLOBAL (\S+)|for (?:class|unrecognized object) `?(?:<class ')?([\w.]+)", message)
     if "TorchScript" in message:
         return f"'{path}' is a TorchScript archive; save torch.export.save(...) or model.state_dict() instead"
-    if found is None and "nsupported" not in message:
-        return f"'{path}' is no checkpoint of torch.save, or is damaged"
-    name = next((group for group in found.groups() if group), "an object") if found else "an object"
+    if found is None:
+        return f"'{path}' is no checkpoint of tensors made by torch.save, or is damaged"
+    name = next(group for group in found.groups() if group)
     return (
         f"'{path}' holds the Python object {name}, which is neither a tensor nor a numpy array; save "
         "model.state_dict() alone, or pass allow_pickle=True, which would execute code of the file"
@@ -109,16 +116,16 @@ def find_state(found: Any, path: Path, place: str = "") -> tuple[State, str]:
     """
     if isinstance(found, nn.Module):
         return dict(found.state_dict()), f"{place} (a pickled module)".strip()
-    if isinstance(found, (list, tuple)) and len(found) == 1:
+    if isinstance(found, (list, tuple)) and len(found) == 1 and place.count("[") < MOST_LEVELS:
         return find_state(found[0], path, f"{place}[0]")
     if isinstance(found, Mapping):
         arrays = {k: _tensor(v) for k, v in found.items() if isinstance(v, (torch.Tensor, np.ndarray, np.generic))}
         keys = [key for key in NESTED if isinstance(found.get(key), (Mapping, list, tuple, nn.Module))]
         if arrays and len(arrays) == len(found) and all(isinstance(key, str) for key in arrays):
             return arrays, place
-        if len(keys) == 1:
+        if len(keys) == 1 and place.count("[") < MOST_LEVELS:
             return find_state(found[keys[0]], path, f"{place}[{keys[0]!r}]")
-        if keys:
+        if len(keys) > 1:
             raise UsageError(f"'{path}' holds weights under several keys, {', '.join(keys)}; save one of them alone")
     inside = ", ".join(map(repr, list(found)[:8])) if isinstance(found, Mapping) else type(found).__name__
     raise UsageError(f"'{path}' holds no state dict{f' at {place}' if place else ''}; it holds {inside}")
@@ -149,8 +156,8 @@ def load_into(module: nn.Module, state: State, name: str) -> tuple[str, ...]:
         notes.append("the prefix 'module.' of all keys was dropped")
     differing = {"missing": own.keys() - state.keys(), "unexpected": state.keys() - own.keys()}
     problems = [f"{what} {_listed(keys)}" for what, keys in differing.items() if keys]
-    for key in own.keys() & state.keys():
-        if own[key].shape != state[key].shape:
+    for key in own:
+        if key in state and own[key].shape != state[key].shape:
             problems.append(f"'{key}' has shape {tuple(state[key].shape)}, not {tuple(own[key].shape)}")
     if problems:
         raise UsageError(f"the weights of '{name}' do not fit the module: {'; '.join(problems)}")

@@ -9,13 +9,13 @@ degree the largest a, no pair of output and input meets in a wrong tap. So the o
 circulant one: the l2 norm is at most max_w ||K(w)|| over w in {0, .., N-1}/N. (An upper bound, not the
 norm.)
 
-Fewer points. u*K(w)v is a trigonometric polynomial; seen from the middle of its taps its degree is
-d = degree / 2 on the axis. By Szegő's inequality such a function stays above cos(d t) times its maximum at
-distance t from the place of the maximum (|d t| <= pi/2), and a grid point lies within t = pi/N: the maximum
-over all w is at most the maximum over the grid divided by cos(pi degree / (2 N)), for each axis (Ehlich &
-Zeller 1964; half-integer degrees by substituting 2 w). This bounds the cost for any image size; with
-N = 16 (degree + 1) the loss is at most 1 / cos(pi / 32) - 1 = 0.5 % per axis. A kernel of a single tap needs one
-point, and loses nothing.
+Fewer points. For unit u, v the real part of u*K(w)v, turned so that its largest value is real and seen from the
+middle of the taps, is a real trigonometric polynomial of degree d = degree / 2 on the axis. By Szegő's inequality
+it stays above cos(d t) times its maximum at distance t from the place of the maximum (d t <= pi/2), and a grid
+point lies within t = pi/N: the maximum over all w is at most the maximum over the grid divided by
+cos(pi degree / (2 N)), for each axis (Ehlich & Zeller 1964; half-integer degrees by substituting 2 w). This bounds
+the cost for any image size; with N = 16 (degree + 1) the loss is at most 1 / cos(pi / 32) - 1 = 0.5 % per axis.
+A kernel of a single tap needs one point, and loses nothing.
 
 Circular padding. If stride * outputs = inputs, the operator is block circulant on N = outputs points:
 shifts count modulo N, so even kernels and kernels larger than the image are exact too. If the outputs are

@@ -60,8 +60,7 @@ def plan_for(op: Affine, in_shape: Shape, out_shape: Shape, weight: Float | None
 def _convolution(kernel: Kernel) -> Plan:
     blocks = blocks_flops(kernel)
     grids = [(circles, frequency_flops(kernel, circles)) for circles in _grids(kernel)]
-    lossless = all(_is_exact(axis) for axis in kernel.axes)
-    if grids and lossless and grids[0][1] <= min(blocks, MOST_FLOPS):
+    if grids and _is_lossless(kernel, grids[0][0]) and grids[0][1] <= min(blocks, MOST_FLOPS):
         return Plan("frequency", kernel, grids[0][0])
     if blocks <= EXACT_FLOPS:
         return Plan("blocks", kernel)
@@ -77,8 +76,13 @@ def _grids(kernel: Kernel) -> list[tuple[Circle, ...]]:
     return [g for g in grids if g is not None and math.lcm(*(circle.points for circle in g)) <= _MOST_ROOTS]
 
 
+def _is_lossless(kernel: Kernel, circles: tuple[Circle, ...]) -> bool:
+    """Whether the largest symbol on the grid is the norm."""
+    return all(_is_exact(axis) and circle.degree == 0 for axis, circle in zip(kernel.axes, circles, strict=True))
+
+
 def _is_exact(axis: Axis) -> bool:
-    """Whether the largest symbol is the norm: block circulant, or whole windows that do not overlap."""
+    """Whether the axis is block circulant, or has whole windows that do not overlap."""
     if axis.circular:
         return axis.stride * axis.outputs == axis.inputs
     if (axis.taps - 1) // (axis.stride // math.gcd(axis.stride, axis.dilation)):

@@ -1,0 +1,106 @@
+"""The predictor: from a point of the central path a long way along it.
+
+The path grad phi(y) = b / mu is analytic up to mu = 0 (under strict complementarity), so it is its Taylor expansion
+in mu, not in 1/mu, that is worth following. With t = 1/mu, v = t H^-1 b and mu' = (1 - s) mu, differentiating twice,
+
+    y(mu') = y + s v + s^2 (v - a) + O(s^3),     a = H^-1 D^3 phi[v, v] / 2                         (1)
+
+Near mu = 0 almost the whole way s -> 1 stays inside, so the last iterations gain one to three digits each. That needs
+v to about a per cent: H must be that of the point itself, not of the one before the corrector. Either it is formed
+anew, or, on deep chains, H^-1 is applied by conjugate gradients with the old factor as preconditioner.
+All derivatives beyond the gradient are differences of gradients: O(N w^2) each.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from lipcert.bounds.lipsdp._barrier import factor_at, gradient
+from lipcert.bounds.lipsdp._chain import Chain
+from lipcert.bounds.lipsdp._newton import Local
+
+_SHALLOW = 12
+"""Up to so many layers a second Hessian ((l^3/3 + 4 l^2) w^3 flops) costs less than conjugate gradients with some
+twenty gradients (7 l w^3 each)."""
+
+
+def predict(chain: Chain, y: torch.Tensor, local: Local, t: float, greed: float) -> torch.Tensor:
+    """Along the curve (1), `greed` of the way to the boundary."""
+    here = factor_at(chain, y)
+    if here is None:
+        raise ArithmeticError("LipSDP path: a point that was inside is not")
+    g = gradient(chain, y, here)
+    solve = _solver(chain, y, local)
+    b = torch.zeros_like(y)
+    b[-1] = t
+    v = solve(b)
+    third = _third(chain, y, g, v, math.sqrt(float(b @ v)))
+    curve = v - 0.5 * solve(third)
+
+    def inside(s: float) -> bool:
+        return factor_at(chain, y + s * v + s * s * curve) is not None
+
+    low, high = 0.0, 1.0
+    if inside(high):
+        low = high
+    for _ in range(7):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if inside(middle) else (low, middle)
+    s = min(greed * low, 1.0 - 1e-3)
+    return y + s * v + s * s * curve
+
+
+def _solver(chain: Chain, y: torch.Tensor, local: Local) -> Callable[[torch.Tensor], torch.Tensor]:
+    """How H(y)^-1 is applied at y, given the model of a point a little way off."""
+    factor = factor_at(chain, y) if len(chain.weights) <= _SHALLOW else None
+    fresh = None if factor is None else Local.at(chain, y, factor)
+    if fresh is not None:
+        return fresh.schur.solve
+
+    def iterate(rhs: torch.Tensor) -> torch.Tensor:
+        return _solve_here(chain, y, local, rhs)
+
+    return iterate
+
+
+def _third(chain: Chain, y: torch.Tensor, g: torch.Tensor, v: torch.Tensor, norm: float) -> torch.Tensor:
+    """D^3 phi[v, v] as a second difference of the gradient; `norm` is ||v||_H."""
+    step = 0.1 / norm
+    ahead, behind = (factor_at(chain, y + k * step * v) for k in (1.0, -1.0))
+    if ahead is None or behind is None:
+        return torch.zeros_like(y)
+    plus, minus = gradient(chain, y + step * v, ahead), gradient(chain, y - step * v, behind)
+    return (plus + minus - 2.0 * g) / step**2
+
+
+def _product(chain: Chain, y: torch.Tensor, x: torch.Tensor, norm: float) -> torch.Tensor | None:
+    """H(y) x as a difference of gradients; `norm` is about ||x||_H: y + a x is inside for |a| < 1 / ||x||_H."""
+    step = 0.03 / norm
+    ahead, behind = (factor_at(chain, y + k * step * x) for k in (1.0, -1.0))
+    if ahead is None or behind is None:
+        return None
+    return (gradient(chain, y + step * x, ahead) - gradient(chain, y - step * x, behind)) / (2.0 * step)
+
+
+def _solve_here(chain: Chain, y: torch.Tensor, local: Local, rhs: torch.Tensor) -> torch.Tensor:
+    """H(y)^-1 rhs by conjugate gradients, preconditioned by the M = H that was factorised a little way off."""
+    x = torch.zeros_like(y)
+    r = rhs
+    z = local.schur.solve(r)
+    p, mp = z, r
+    rz = whole = float(r @ z)
+    for _ in range(5):
+        if not rz > 1e-4 * whole:
+            break
+        hp = _product(chain, y, p, math.sqrt(float(p @ mp)))
+        if hp is None:
+            return x if bool((x != 0).any()) else z
+        step = rz / float(p @ hp)
+        x, r = x + step * p, r - step * hp
+        z = local.schur.solve(r)
+        rz, last = float(r @ z), rz
+        p, mp = z + (rz / last) * p, r + (rz / last) * mp
+    return x

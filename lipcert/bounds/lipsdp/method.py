@@ -1,0 +1,45 @@
+"""`lipsdp`: all multipliers jointly optimal, by the interior-point method of this package."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+from lipcert.bounds.chain import chain_of, obstacle
+from lipcert.bounds.lipsdp._solve import solve_lipsdp
+from lipcert.bounds.method import Method, Proposal, Solver
+from lipcert.bounds.targets import propose_target
+from lipcert.network.graph import Network
+from lipcert.network.operators import Elementwise
+from lipcert.proof.claims import Norm
+from lipcert.proof.lifted import lift
+from lipcert.proof.rules.multipliers import Multipliers
+
+GAP = 1e-7  # relative duality gap to stop at; the room that the rule needs is of the same order
+MOST_NEURONS = 12_000  # four matrices of this order take 4.6 GiB
+
+
+class LipSdp(Method):
+    """The best bound of the multiplier rule: maximises F over all multipliers."""
+
+    name: ClassVar[str] = "lipsdp"
+    summary: ClassVar[str] = "all multipliers jointly optimal (LipSDP, interior-point method)"
+    norms: ClassVar[frozenset[Norm]] = Multipliers.norms
+    cost: ClassVar[str] = "per iteration N^3/3 for N hidden neurons, ten to sixty iterations; four N x N matrices"
+
+    def refuses(self, network: Network, norm: Norm) -> str | None:
+        """Return why the network is not a chain of affordable size, or None."""
+        neurons = sum(node.size for node in network.nodes if isinstance(node.op, Elementwise))
+        if neurons > MOST_NEURONS:
+            return f"{neurons} hidden neurons need more memory than is sensible ({MOST_NEURONS} at most)"
+        return obstacle(network)
+
+    def propose(self, network: Network, norm: Norm, time_limit: float | None) -> Proposal:
+        """Propose the best multipliers found within the limit; they are feasible at every moment."""
+        lifted = lift(network)
+        chain = chain_of(lifted)
+        limit = math.inf if time_limit is None else time_limit
+        result = solve_lipsdp([*chain.weights, chain.last], chain.alpha, chain.beta, gap=GAP, time_limit=limit)
+        gap = result.gap if math.isfinite(result.gap) else None
+        solver = Solver("lipcert interior point", result.status.value, gap)
+        return propose_target(lifted, result.lam, solver, (result.status.text,))

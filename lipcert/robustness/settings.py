@@ -1,0 +1,127 @@
+"""The settings of a certification run."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+
+from lipcert.errors import UsageError
+from lipcert.proof.claims import NORMS, QUANTITIES, Level, Norm, Quantity
+from lipcert.robustness.attack import Attack
+
+CASCADE, GLOBAL = "cascade", "global"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What to certify, and how.
+
+    Attributes:
+        eps: radii, in raw input units; kept in ascending order.
+        norm: norm of the ball.
+        method: ``cascade`` (global bound, then attacks), ``global`` (the global bound alone), or the name of a
+            method for the global bound (alone).
+        level: what a certified sample must be: ``verified`` or ``verified-exec``.
+        quantity: ``features``, every rival class on its own with the last linear layer taken out, or ``output``, one
+            bound for all logits (the sqrt 2 form). Without a last linear layer it is ``output``.
+        attack: settings of the attack, which only ``cascade`` runs.
+        requirements: expressions (see `requirements`).
+        certificate: path of a certificate whose bound is used after checking it.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``: where attacks run; certified verdicts are the CPU's.
+        batch_size: samples at a time; chosen by the network's size where None.
+        shard: ``"I/N"``: only samples I-1, I-1+N, I-1+2N, ..., or None for all.
+        folder: where the records go, or None for nowhere.
+        resume: whether to go on with the records in `folder`.
+        time_limit: seconds for an anytime bound method.
+        lower_seconds: seconds for the lower bound beside the global bound, in a cascade.
+
+    Raises:
+        UsageError: a setting is out of range.
+    """
+
+    eps: tuple[float, ...]
+    norm: Norm = "l2"
+    method: str = CASCADE
+    level: str = "verified"
+    quantity: Quantity = "features"
+    attack: Attack = field(default_factory=Attack)
+    requirements: tuple[str, ...] = ()
+    certificate: str | PathLike[str] | None = None
+    device: str = "auto"
+    batch_size: int | None = None
+    shard: str | None = None
+    folder: Path | None = None
+    resume: bool = False
+    time_limit: float | None = None
+    lower_seconds: float = 2.0
+
+    def __post_init__(self) -> None:
+        eps = tuple(sorted(float(e) for e in self.eps))
+        object.__setattr__(self, "eps", eps)
+        object.__setattr__(self, "requirements", tuple(self.requirements))
+        if not eps:
+            raise UsageError("no radius is given: at least one eps is needed")
+        wrong = [e for e in eps if not (math.isfinite(e) and e > 0)]
+        if wrong:
+            raise UsageError(f"eps {wrong[0]} is not a radius: a positive number is needed")
+        if len(set(self.keys)) < len(eps):
+            raise UsageError(f"two radii are equal to six digits: {', '.join(map(repr, eps))}")
+        if self.norm not in NORMS:
+            raise UsageError(f"there is no norm '{self.norm}': one of {', '.join(NORMS)}")
+        if self.quantity not in QUANTITIES:
+            raise UsageError(f"there is no quantity '{self.quantity}': one of {', '.join(QUANTITIES)}")
+        if self.level not in (Level.VERIFIED.label, Level.VERIFIED_EXEC.label):
+            raise UsageError(f"samples can be certified at level verified or verified-exec, not '{self.level}'")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise UsageError(f"the batch size is {self.batch_size}: at least 1 is needed")
+        if self.resume and self.folder is None:
+            raise UsageError("there is nothing to resume without a folder of records")
+        self.part()
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The radii as keys of the report's maps."""
+        return tuple(format(e, "g") for e in self.eps)
+
+    @property
+    def attacks(self) -> bool:
+        """Whether attacks are run."""
+        return self.method == CASCADE
+
+    @property
+    def bound_method(self) -> str:
+        """Name of the method for the global bound."""
+        return "auto" if self.method in (CASCADE, GLOBAL) else self.method
+
+    def part(self) -> tuple[int, int]:
+        """Return (I, N) of the shard, (1, 1) for all samples.
+
+        Raises:
+            UsageError: the shard is not I/N with 1 <= I <= N.
+        """
+        if self.shard is None:
+            return 1, 1
+        match = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", self.shard)
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
+            raise UsageError(f"'{self.shard}' is not a shard: write I/N, such as 1/4 for the first of four")
+        return int(match[1]), int(match[2])
+
+    def summary(self) -> Mapping[str, str | int | float | bool | None]:
+        """Return the settings that a person needs to repeat the run, as plain values."""
+        return {
+            "eps": ", ".join(map(repr, self.eps)),
+            "norm": self.norm,
+            "method": self.method,
+            "level": self.level,
+            "quantity": self.quantity,
+            "attack_steps": self.attack.steps if self.attacks else None,
+            "attack_restarts": self.attack.restarts if self.attacks else None,
+            "attack_seed": self.attack.seed if self.attacks else None,
+            "certificate": None if self.certificate is None else str(self.certificate),
+            "shard": self.shard,
+            "time_limit": self.time_limit,
+        }

@@ -1,0 +1,89 @@
+"""What is known of each sample at each eps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from lipcert.network.enclosure import Float
+
+Ints = npt.NDArray[np.int64]
+Codes = npt.NDArray[np.int8]
+NOBODY = -1  # no stage has decided
+
+
+class Status(IntEnum):
+    """Verdict on a sample at one eps."""
+
+    UNKNOWN = 0
+    CERTIFIED = 1
+    ATTACKED = 2
+    MISCLASSIFIED = 3
+
+    @property
+    def label(self) -> str:
+        """Spelling in the records."""
+        return self.name.lower()
+
+
+@dataclass
+class Verdicts:
+    """Verdicts on N samples at E values of eps; stages fill it in.
+
+    Attributes:
+        index: (N,) positions in the data. labels: (N,).
+        predicted: (N,) class, or -1 where the outputs are not numbers.
+        radius: (N,) certified radii, 0 where nothing is certified.
+        status: (N, E) values of `Status`.
+        stage: (N, E) position of the stage that decided, or `NOBODY`.
+    """
+
+    index: Ints
+    labels: Ints
+    predicted: Ints
+    radius: Float
+    status: Codes
+    stage: Codes
+
+    @staticmethod
+    def unknown(index: Ints, labels: Ints, count: int) -> Verdicts:
+        """Return verdicts at `count` values of eps about samples of which nothing is known."""
+        size = len(index)
+        return Verdicts(
+            index=index,
+            labels=labels,
+            predicted=np.full(size, -1, dtype=np.int64),
+            radius=np.zeros(size),
+            status=np.full((size, count), Status.UNKNOWN, dtype=np.int8),
+            stage=np.full((size, count), NOBODY, dtype=np.int8),
+        )
+
+    @staticmethod
+    def join(parts: Sequence[Verdicts]) -> Verdicts:
+        """Return several verdicts as one, in the order of the data."""
+        names = ("index", "labels", "predicted", "radius", "status", "stage")
+        whole = Verdicts(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+        order = np.argsort(whole.index, kind="stable")
+        return Verdicts(*(getattr(whole, name)[order] for name in names))
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def clean(self) -> npt.NDArray[np.bool_]:
+        """(N,) whether the prediction is right; a tie is not, nor an output that is not a number."""
+        right: npt.NDArray[np.bool_] = (self.status != Status.MISCLASSIFIED).all(axis=1) & (self.predicted >= 0)
+        return right
+
+    def count(self, status: Status) -> Ints:
+        """Return (E,) how many samples have this status."""
+        counts: Ints = np.count_nonzero(self.status == status, axis=0).astype(np.int64)
+        return counts
+
+    def decided_by(self, stage: int) -> int:
+        """Return how many samples got a verdict at any eps from this stage."""
+        return int((self.stage == stage).any(axis=1).sum())
