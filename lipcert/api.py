@@ -123,9 +123,8 @@ def certify(network: Network, data: Any, *, eps: Sequence[float], norm: Norm = "
     Level of the result: verified by default; said in the report.
     """
     from lipcert.robustness import certifier
-    from lipcert.robustness.data import as_dataset
 
-    return certifier.certify(network, as_dataset(data), eps=eps, norm=norm, **settings)
+    return certifier.certify(network, data, eps=eps, norm=norm, **settings)
 
 
 def check(certificate: str | PathLike[str], network: Network) -> CheckResult:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lipcert.bounds.engine import Bound, Row
 from lipcert.network.graph import Network
 from lipcert.proof.claims import Norm
+from lipcert.proof.rules import Step
 from lipcert.results import BoundResult, LayerContribution, ModelInfo, SolverInfo
 
 
@@ -39,7 +42,7 @@ def bound_result(network: Network, bound: Bound, certificate: str | None = None)
         seconds=bound.seconds,
         certificate=certificate,
         solver=None if solver is None else SolverInfo(name=solver.name, status=solver.status, gap=solver.gap),
-        contributions=tuple(_contributions(bound)),
+        contributions=contributions(bound.subject, bound.steps),
         notes=bound.notes,
     )
 
@@ -66,13 +69,14 @@ def row_result(network: Network, row: Row, norm: Norm, lower: float | None) -> B
     )
 
 
-def _contributions(bound: Bound) -> list[LayerContribution]:
-    return [
+def contributions(network: Network, steps: Sequence[Step]) -> tuple[LayerContribution, ...]:
+    """Describe the steps of a derivation about `network`."""
+    return tuple(
         LayerContribution(
-            node=bound.subject.nodes[step.node].name,
-            kind=bound.subject.nodes[step.node].op.kind,
+            node=network.nodes[step.node].name,
+            kind=network.nodes[step.node].op.kind,
             factor=step.factor,
             cumulative=step.cumulative,
         )
-        for step in bound.steps
-    ]
+        for step in steps
+    )

@@ -142,11 +142,12 @@ def _progress(*, quiet: bool) -> Iterator[Callable[[int, int], None]]:
         TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
     )
     with Progress(*columns, console=show.console(stderr=True), transient=True) as bars:
-        task = bars.add_task("certifying", total=None, rate="")
+        task = bars.add_task("bounding", total=None, rate="")
 
         def advance(done: int, total: int) -> None:
             speed = bars.tasks[task].speed
-            bars.update(task, completed=done, total=total, rate="" if not speed else f"{speed:.0f}/s")
+            rate = "" if not speed else f"{speed:.0f}/s"
+            bars.update(task, description="certifying", completed=done, total=total, rate=rate)
 
         yield advance
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from lipcert.bounds import engine
-from lipcert.bounds.documents import bound_result, model_info
+from lipcert.bounds.documents import bound_result, contributions, model_info
 from lipcert.errors import CertificateError, InconclusiveError, UsageError
 from lipcert.network.graph import Network
 from lipcert.network.normal import normal_form, split_head, strip_softmax
@@ -18,11 +19,12 @@ from lipcert.proof.refusal import Refused
 from lipcert.proof.rules import Step
 from lipcert.proof.subject import subject
 from lipcert.results import BoundResult
-from lipcert.robustness.forward import ForwardPass, product_steps
+from lipcert.robustness.forward import ForwardPass, l2_steps
 from lipcert.robustness.margins import Head, Margins, l2_dilation, margin_slopes
 from lipcert.robustness.rounding_model import FLOAT32, FLOAT64, Precision, dot_length
 from lipcert.robustness.settings import Settings
 
+CERTIFICATE = "bound.lipcert"  # in the folder of a run
 SMALL_WORK = 2.0**31  # multiplications up to which everything is done in float64 at once
 
 
@@ -88,12 +90,12 @@ def make_basis(network: Network, settings: Settings) -> Basis:
     """
     found = _by_method(network, settings) if settings.certificate is None else _by_certificate(network, settings)
     level, deployed = Level.parse(settings.level), None
-    executed, steps, shown = found.subject, found.steps, found.head
+    executed, shown = found.subject, found.head
     if level is Level.VERIFIED_EXEC:
         deployed = _deployed_precision(network)
-        executed, steps, shown = network, (), Head.identity(found.head.classes)
+        executed, shown = network, Head.identity(found.head.classes)
     try:
-        steps = steps or product_steps(executed)
+        steps = l2_steps(executed, found.subject, found.steps)
     except Refused as refusal:
         raise InconclusiveError(f"the forward passes cannot be bounded: {refusal}") from None
     margins = Margins(
@@ -102,8 +104,10 @@ def make_basis(network: Network, settings: Settings) -> Basis:
         spread=shown.differences("l2"),
         dilation=l2_dilation(math.prod(network.input_shape), settings.norm),
     )
-    notes = _notes(network, found, level)
-    return Basis(executed, steps, margins, deployed, found.subject, found.document, level, notes)
+    notes, document = _notes(network, found, level), found.document
+    if not document.contributions and settings.norm == "l2":  # say at least what the layers' product would be
+        document = document.model_copy(update={"contributions": contributions(executed, steps)})
+    return Basis(executed, steps, margins, deployed, found.subject, document, level, notes)
 
 
 def output_bound(network: Network, settings: Settings) -> float:
@@ -115,12 +119,27 @@ def _by_method(network: Network, settings: Settings) -> _Found:
     bare = strip_softmax(network)
     parts = split_head(normal_form(bare))
     quantity: Quantity = "output" if parts is None else settings.quantity
+    spoken = network if quantity == "features" else bare  # features leave a last softmax out by themselves
     bound = engine.bound(
-        bare, settings.bound_method, settings.norm, quantity=quantity, time_limit=settings.time_limit
+        spoken, settings.bound_method, settings.norm, quantity=quantity, time_limit=settings.time_limit
     )
     head = _head(bound.subject, quantity, network)
     steps = bound.steps if bound.method == "product" and bound.norm == "l2" else ()
-    return _Found(bound.value, bound_result(network, bound), bound.subject, steps, head)
+    saved = _save(bound.certificate, settings) if spoken is network else None
+    return _Found(bound.value, bound_result(network, bound, saved), bound.subject, steps, head)
+
+
+def _save(certificate: Certificate, settings: Settings) -> str | None:
+    """Write the certificate of the run's bound beside its records, and return its path."""
+    if settings.folder is None:
+        return None
+    path = Path(settings.folder) / CERTIFICATE
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the folder '{path.parent}': {error.strerror}") from None
+    certificate.save(path)
+    return str(path)
 
 
 def _by_certificate(network: Network, settings: Settings) -> _Found:

@@ -35,6 +35,7 @@ Progress = Callable[[int, int], None]
 
 BATCH_NUMBERS = 2**21  # numbers in the largest layer of a batch
 LARGEST_BATCH = 2000
+PROBE = 64  # samples that show whether a pass is exact enough
 LOWER_POINTS = 256  # samples that the search for a lower bound starts from
 
 
@@ -73,7 +74,8 @@ def certify(
     index = _shard(chosen, len(dataset))
     device = pick_device(chosen.device)
     basis = _with_lower(make_basis(network, chosen), dataset, chosen)
-    stages: list[Stage] = [GlobalStage(basis.passes(len(index)), basis.margins, chosen.eps)]
+    probe = dataset.images[:PROBE], dataset.labels[:PROBE]
+    stages: list[Stage] = [GlobalStage.probed(basis.passes(len(index)), basis.margins, chosen.eps, *probe)]
     if chosen.attacks:
         attacker = Attacker(network, chosen.attack, chosen.norm, dataset.box, device)
         stages.append(AttackStage(attacker, chosen.eps))

@@ -16,18 +16,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lipcert.bounds.product import Product
-from lipcert.bounds.torch_network import compile_network, full_precision, has_full_float32
+from lipcert.bounds.norms import certified_norm
+from lipcert.bounds.torch_network import TorchNetwork, compile_network, full_precision, has_full_float32
 from lipcert.network.enclosure import TINY, Float, round_up
 from lipcert.network.graph import Network, Node
-from lipcert.network.operators import Concat, Extremum
-from lipcert.proof.rules import RULES, Step
-from lipcert.robustness.rounding_model import FLOAT32, FLOAT64, Precision, gamma_up, model_nodes, up
+from lipcert.network.operators import Affine, Concat, Extremum
+from lipcert.proof.rounding import product_up
+from lipcert.proof.rules import Step
+from lipcert.proof.rules.composition import activation_factor, join
+from lipcert.robustness.rounding_model import FLOAT32, FLOAT64, NodeModel, Precision, gamma_up, model_nodes, up
 
 _CHUNK = 2**14  # entries whose squares are added up in the precision of the pass
 
@@ -62,14 +65,30 @@ class Forward:
     deployed: Deployed | None = None
 
 
-def product_steps(network: Network) -> tuple[Step, ...]:
-    """Return verified l2 Lipschitz factors of all nodes of a network, as it stands.
+def l2_steps(network: Network, bounded: Network | None = None, steps: Sequence[Step] = ()) -> tuple[Step, ...]:
+    """Return verified l2 Lipschitz factors of all nodes of a network, as it stands: what the product rule derives.
+
+    Args:
+        network: whose nodes are wanted.
+        bounded: a network that shares operators with it, such as its normal form.
+        steps: of the product rule on `bounded`; operators that occur there are not bounded again.
 
     Raises:
         Refused: a node has no theorem or a number is not finite.
     """
-    proposal = Product().propose(network, "l2", None)
-    return RULES[proposal.rule].derive(network, "l2", proposal.witness).steps
+    nodes = () if bounded is None else bounded.nodes
+    known = {(nodes[s.node].op, nodes[nodes[s.node].inputs[0]].shape): s.factor for s in steps}
+    bounds, found = [1.0], []
+    for index, node in enumerate(network.nodes[1:], start=1):
+        source = network.nodes[node.inputs[0]].shape
+        factor = known.get((node.op, source))
+        if factor is None and isinstance(node.op, Affine):
+            factor = certified_norm(node.op, source, node.shape).value
+        elif factor is None:
+            factor = activation_factor(node, source, "l2")
+        bounds.append(product_up(factor, join(node, "l2", [bounds[i] for i in node.inputs])))
+        found.append(Step(index, factor, bounds[-1]))
+    return tuple(found)
 
 
 class ForwardPass:
@@ -78,7 +97,7 @@ class ForwardPass:
 
     Args of the constructor:
         network: executed operator by operator, at the centres of its enclosures.
-        steps: from `product_steps` of the same network.
+        steps: from `l2_steps` of the same network.
         precision: of the pass, FLOAT32 or FLOAT64.
         deployed: precision of the deployed pass of the same network, or None.
     """
@@ -87,20 +106,33 @@ class ForwardPass:
         self, network: Network, steps: Sequence[Step], precision: Precision, deployed: Precision | None = None
     ) -> None:
         self.network, self.precision, self.deployed = network, precision, deployed
-        factors = {step.node: step.factor for step in steps}
-        self._models = model_nodes(network, factors, precision)
-        self._deployed_models = None if deployed is None else model_nodes(network, factors, deployed)
-        self._lipschitz = [1.0, *(step.cumulative for step in steps)]
+        self._steps = steps
         self._dtype = torch.float32 if precision is FLOAT32 else torch.float64
-        self._torch = compile_network(network, "cpu", self._dtype)
-        models = self._deployed_models or self._models
-        rounding = [i for i, model in enumerate(models) if not model.exact]
-        self._measured = {source for i in rounding for source in network.nodes[i].inputs}
 
     @staticmethod
     def precisions() -> tuple[Precision, ...]:
         """Return the precisions to try, fastest first; float32 only where it is what it says."""
         return (FLOAT32, FLOAT64) if has_full_float32() else (FLOAT64,)
+
+    @cached_property
+    def _models(self) -> tuple[NodeModel, ...]:
+        return model_nodes(self.network, {step.node: step.factor for step in self._steps}, self.precision)
+
+    @cached_property
+    def _deployed_models(self) -> tuple[NodeModel, ...]:
+        if self.deployed is None:
+            return ()
+        return model_nodes(self.network, {step.node: step.factor for step in self._steps}, self.deployed)
+
+    @cached_property
+    def _measured(self) -> frozenset[int]:
+        """The nodes whose norms are needed: inputs of nodes that round."""
+        rounding = [i for i, model in enumerate(self._models) if not model.exact]
+        return frozenset(source for i in rounding for source in self.network.nodes[i].inputs)
+
+    @cached_property
+    def _torch(self) -> TorchNetwork:
+        return compile_network(self.network, "cpu", self._dtype)
 
     def __call__(self, images: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Forward:
         """Run a batch (N, *input_shape) of float32 images."""
@@ -132,8 +164,9 @@ class ForwardPass:
 
     def _deployed_errors(self, count: int, norms: dict[int, Float], errors: list[Float]) -> Deployed | None:
         """Return the error of the deployed pass, as base + growth * r."""
-        if self.deployed is None or self._deployed_models is None:
+        if self.deployed is None:
             return None
+        lipschitz = [1.0, *(step.cumulative for step in self._steps)]
         base, growth, reach = [np.zeros(count)], [0.0], np.full(count, np.inf)
         for node, model in zip(self.network.nodes[1:], self._deployed_models[1:], strict=True):
             start = model.slope * join_errors(node, [base[i] for i in node.inputs])
@@ -141,7 +174,7 @@ class ForwardPass:
             if not model.exact:
                 # norms of what the deployed pass computes here: at most size + steepness * r
                 size = round_up(np.sum([norms[i] + errors[i] + base[i] for i in node.inputs], axis=0), 8)
-                steepness = up(math.fsum(self._lipschitz[i] + growth[i] for i in node.inputs))
+                steepness = up(math.fsum(lipschitz[i] + growth[i] for i in node.inputs))
                 start = start + model.relative * size + model.absolute
                 rise = up(rise + model.relative * steepness)
                 room = (self.deployed.limit / model.magnitude * (1.0 - 2.0**-40) - 1.0 - size) / steepness

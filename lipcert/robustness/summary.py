@@ -89,12 +89,12 @@ def make_report(
         requirements=(),
         records=None if run.records is None else str(run.records),
         provenance=_provenance(dataset, settings, run),
-        notes=(*dataset.notes, *network.notes, *basis.notes, *_remarks(settings, verdicts)),
+        notes=(*dataset.notes, *network.notes, *basis.notes, *_remarks(settings, verdicts, cascade)),
     )
 
 
-def _remarks(settings: Settings, verdicts: Verdicts) -> list[str]:
-    remarks = []
+def _remarks(settings: Settings, verdicts: Verdicts, cascade: Cascade) -> list[str]:
+    remarks = [remark for stage in cascade.stages for remark in stage.remarks()]
     nothing = int((verdicts.predicted < 0).sum())
     if nothing:
         remarks.append(f"{nothing} samples have outputs that are not finite numbers: they count as unknown")

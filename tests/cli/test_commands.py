@@ -229,6 +229,25 @@ def test_data_is_read_with_scale_and_limit(cli: Any, loaded: Any, data: str, mon
     assert "missing.npz" in found.err
 
 
+@pytest.mark.parametrize("flags", [("--method", "global"), ("--method", "global", "--level", "verified-exec")])
+def test_certify_for_real(cli: Any, loaded: Any, data: str, tmp_path: Path, flags: tuple[str, ...]) -> None:
+    arguments = ("--data", data, "--eps", "1e-6", "--eps", "1/2", "--require", "bound <= 1e9", "--report", "r")
+    found = cli("certify", "m", *arguments, *flags, "--json")
+    assert found.code == 0, found.err
+    document = found.document
+    assert obeys_its_schema(document)
+    assert json.loads((tmp_path / "r" / "report.json").read_text()) == document
+    assert document["samples"] == 3
+    assert list(document["certified_count"]) == ["1e-06", "0.5"]
+    for key, certified in document["certified_count"].items():
+        assert certified + document["unknown_count"][key] == document["clean_count"]
+    assert document["bound"]["quantity"] == "features"
+    assert document["bound"]["contributions"]
+    page = (tmp_path / "r" / "report.html").read_text()
+    assert "The features before the last linear layer" in page
+    assert "Where the bound comes from" in page
+
+
 # --- doctor ---------------------------------------------------------------------------------------------------
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from onnx_models import agrees, batch, evaluate_model, floats, helper, ints, make_model, read, single
+from onnx import TensorProto
+from onnx_models import agrees, batch, evaluate_model, floats, helper, ints, make_model, read, run, single
 
 from lipcert.errors import UnsupportedError
 from lipcert.network.operators import Elementwise, Gather
@@ -279,6 +280,16 @@ def test_branches(tmp_path):
     agrees(make_model(nodes, batch(6, 2), {"c": floats(1), "sizes": ints(5, 2, 5)}), tmp_path)
 
 
+@pytest.mark.parametrize("mode", ["DCR", "CRD"])
+def test_space_to_depth_undoes_depth_to_space(mode, tmp_path):
+    nodes = [
+        helper.make_node("DepthToSpace", ["x"], ["d"], blocksize=2, mode=mode),
+        helper.make_node("SpaceToDepth", ["d"], ["y"], blocksize=2, mode=mode),
+    ]
+    x = floats(2, 8, 2, 3)
+    np.testing.assert_array_equal(evaluate_model(make_model(nodes, batch(8, 2, 3), opset=28), tmp_path, x), x)
+
+
 def test_even_split(tmp_path):
     nodes = [
         helper.make_node("Split", ["x"], ["p", "q", "r"], axis=1, num_outputs=3),
@@ -342,21 +353,6 @@ PATTERNS = {
         [N("Mul", "x c", "t"), N("Erf", "t", "e"), N("Mul", "e half", "f"), N("Add", "f half", "u"),
          N("Mul", "u x", "y")],
     ),
-    "gelu tanh": (
-        "gelu_tanh",
-        [
-            N("Pow", "x three", "p"), N("Mul", "p cubic", "q"), N("Add", "x q", "r"), N("Mul", "r pi", "t"),
-            N("Tanh", "t", "h"), N("Add", "h one", "u"), N("Mul", "x half", "v"), N("Mul", "v u", "y"),
-        ],
-    ),
-    "gelu tanh by products": (
-        "gelu_tanh",
-        [
-            N("Mul", "x x", "p"), N("Mul", "p cubic", "q"), N("Add", "q one", "r"), N("Mul", "x r", "w"),
-            N("Mul", "w pi", "t"), N("Tanh", "t", "h"), N("Add", "h one", "u"), N("Mul", "u half", "v"),
-            N("Mul", "v x", "y"),
-        ],
-    ),
     "mish": ("softplus mish", [N("Softplus", "x", "p"), N("Tanh", "p", "t"), N("Mul", "x t", "y")]),
     "hard swish": (
         "hardswish",
@@ -367,6 +363,17 @@ PATTERNS = {
     ),
     "softsign": ("softsign", [N("Abs", "x", "a"), N("Add", "a one", "b"), N("Div", "x b", "y")]),
 }
+GELU_TANH = [
+    [
+        N("Pow", "x three", "p"), N("Mul", "p cubic", "q"), N("Add", "x q", "r"), N("Mul", "r pi", "t"),
+        N("Tanh", "t", "h"), N("Add", "h one", "u"), N("Mul", "x half", "v"), N("Mul", "v u", "y"),
+    ],
+    [
+        N("Mul", "x x", "p"), N("Mul", "p cubic", "q"), N("Add", "q one", "r"), N("Mul", "x r", "w"),
+        N("Mul", "w pi", "t"), N("Tanh", "t", "h"), N("Add", "h one", "u"), N("Mul", "u half", "v"),
+        N("Mul", "v x", "y"),
+    ],
+]
 CONSTANTS = {
     "c": f32(0.70710677), "n": f32(-1.3), "half": f32(0.5), "one": f32(1), "root": f32(np.sqrt(2)),
     "three": f32(3), "six": f32(6), "zero": f32(0), "cubic": f32(0.044715), "pi": f32(np.sqrt(2 / np.pi)),
@@ -377,6 +384,20 @@ CONSTANTS = {
 def test_activations_written_as_several_nodes(kind, nodes, tmp_path):
     network = agrees(make_model(nodes, batch(6), CONSTANTS), tmp_path, scale=2.0)
     assert _kinds(network) == [kind.split()[-1]]
+
+
+@pytest.mark.parametrize("nodes", GELU_TANH)
+def test_gelu_by_tanh(nodes, tmp_path):
+    """In float64 the constants are those of the function; rounded to float32 they make another one."""
+    kinds = {name: np.float64(c) for name, c in CONSTANTS.items()}
+    exact = kinds | {"cubic": np.float64(0.044715), "pi": np.sqrt(2 / np.pi)}
+    model = make_model(nodes, batch(6), exact, kind=TensorProto.DOUBLE)
+    x = 2.0 * np.random.default_rng(0).standard_normal((4, 6))
+    np.testing.assert_allclose(evaluate_model(model, tmp_path, x), run(model, x), rtol=0, atol=1e-14)
+    assert _kinds(read(model, tmp_path)) == ["gelu_tanh"]
+    with pytest.raises(UnsupportedError, match="operator set 20") as caught:
+        read(make_model(nodes, batch(6), CONSTANTS), tmp_path)
+    assert len(caught.value.items) == 1
 
 
 @pytest.mark.parametrize(

@@ -42,8 +42,14 @@ UNSUPPORTED = {
         single(
             "Resize", batch(2, 3, 3), None, np.array([1, 1, 2, 2], f32), coordinate_transformation_mode="align_corners"
         ),
-        "evenly",
+        "align_corners",
     ),
+    "nearest that rounds down from half pixels": (
+        single("Resize", batch(2, 3, 3), None, np.array([1, 1, 2, 2], f32), nearest_mode="floor"), "evenly"
+    ),
+    "unknown attribute": (single("Relu", batch(3), alpha=0.3), "alpha"),
+    "unknown padding": (single("Conv", batch(1, 5), floats(1, 1, 2), auto_pad="FULL"), "FULL"),
+    "flag that is none": (single("Gemm", batch(3), floats(3, 3), transB=2), "0 or 1"),
     "cast to integers": (single("Cast", batch(3), to=7), "jumps"),
     "celu": (single("Celu", batch(3), alpha=-1.0), "alpha > 0"),
     "indices of a sort": (
@@ -143,6 +149,13 @@ def gemm():
         [N("Gemm", "x w", "h"), N("Relu", "h", "r"), N("Gemm", "r v", "y")],
         batch(32), {"w": floats(32, 32), "v": floats(32, 10)},
     )
+
+
+def test_messages_are_one_printable_line(tmp_path):
+    nodes = [helper.make_node("Exp", ["x"], ["y"], name="two\nlines \x1b[31m")]
+    with pytest.raises(UnsupportedError) as caught:
+        read(make_model(nodes, batch(3)), tmp_path)
+    assert str(caught.value).isprintable()
 
 
 def one_line(call, *words):

@@ -80,7 +80,8 @@ def selu(call: Call) -> Value:
 
 def gelu(call: Call) -> Value:
     """GELU, exact or by tanh."""
-    return elementwise(call, call.data(), "gelu_tanh" if call.choice("approximate", "none", "tanh") == "tanh" else "gelu")
+    by_tanh = call.choice("approximate", "none", "tanh") == "tanh"
+    return elementwise(call, call.data(), "gelu_tanh" if by_tanh else "gelu")
 
 
 def swish(call: Call) -> Value:

@@ -86,8 +86,9 @@ class Call:
         """Return a string attribute that is one of the values named here."""
         value = self.get(name, default)
         text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-        if text not in (default, *others):
-            raise Refusal(f"has {name} '{text}'; supported: {', '.join((default, *others))}")
+        supported = dict.fromkeys((default, *others))
+        if text not in supported:
+            raise Refusal(f"has {name} '{text}'; supported: {', '.join(supported)}")
         return text
 
     def has(self, position: int) -> bool:

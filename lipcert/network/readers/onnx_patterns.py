@@ -10,8 +10,9 @@ be a known function of p alone. The constants of the file are kept, whatever the
     x * clip(c x + H/2, 0, H)      = H hardswish(s x) / s,           s = 6 c / H
     x / (h + f |c x|)              = softsign(s x) / (h s),          s = f |c| / h
 
-so that 0.70710677 in place of 1 / sqrt 2 is a `Scale` (an enclosure, for s) and not an approximation. Only the
-GELU by tanh, x (1 + tanh(a (x + b x^3))), has two constants of which one is left: see `GELU_TANH_CUBIC`.
+so that 0.70710677 in place of 1 / sqrt 2 is a `Scale` (an enclosure, for s) and not an approximation. The GELU by
+tanh, x (1 + tanh(a (x + b x^3))), has two constants, and a Scale absorbs only one: with b rounded to float32 it
+is another function than `gelu_tanh`, and refused.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ from lipcert.network.enclosure import Enclosure
 from lipcert.network.operators import Elementwise, Scale, Sum
 from lipcert.network.readers import common
 from lipcert.network.readers.onnx_call import Call
-from lipcert.network.readers.onnx_values import Refused, Tensor
+from lipcert.network.readers.onnx_values import Refusal, Refused, Tensor
 
 ONE, TWO, ZERO = (Enclosure.exact(float(v)) for v in (1, 2, 0))
 PI = Enclosure(np.array(math.pi), np.array(2.0**-52))
 
-# The cubic coefficient of `gelu_tanh`, and how far that of a file may be from it: exporters store it (and
-# sqrt(2/pi), which a Scale absorbs) in float32. The slope interval of `gelu_tanh` covers this whole range.
+# The cubic coefficient of `gelu_tanh`, and how far that of a file may be from it: what rounding to float64 does.
+# The slopes of `gelu_tanh` are proved for this whole range.
 GELU_TANH_CUBIC = 0.044715
-GELU_TANH_SPREAD = 2.0**-20
+GELU_TANH_SPREAD = 2.0**-50
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,17 @@ def product(call: Call, left: Tensor, right: Tensor) -> Tensor:
     """Append the product of two branches: a known activation, or a stand-in that is reported if it is needed."""
     graph = call.graph
     nodes, batched = graph.aligned([left, right], call.name)
+    shape = call.builder.nodes[nodes[0]].shape
     (c, a), (d, b) = (_bare(call.builder, node) for node in nodes)
     for x, gate in ((a, b), (b, a)):
-        found = _gated(call.builder, x, gate)
+        try:
+            found = _gated(call.builder, x, gate)
+        except Refusal as error:
+            return graph.refuse(Refused(call.item(str(error))), (x,), shape, batched)
         if found is not None:
             return graph.tensor(_emit(call, x, found, c * d), batched)
     op = Refused(call.item(common.PRODUCT_REASON), product=True)
-    return graph.refuse(op, tuple(nodes), call.builder.nodes[nodes[0]].shape, batched)
+    return graph.refuse(op, tuple(nodes), shape, batched)
 
 
 def quotient(call: Call, left: Tensor, right: Tensor) -> Tensor:
@@ -145,7 +150,10 @@ def _curved(
     b = cubic[3] / (s * s * s * root)
     low, high = (GELU_TANH_CUBIC * (1.0 + sign * GELU_TANH_SPREAD) for sign in (-1.0, 1.0))
     if not (low <= np.nextafter(b.mid - b.radius, -np.inf) and np.nextafter(b.mid + b.radius, np.inf) <= high):
-        return None
+        raise Refusal(
+            f"is a GELU by tanh with the cubic coefficient {float(b.mid):.10g}, not {GELU_TANH_CUBIC}; "
+            "export it as one Gelu node (operator set 20 or newer), or in float64"
+        )
     return Known("gelu_tanh", s, TWO * slope / s)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from typing import assert_never
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -23,6 +24,10 @@ from lipcert.proof.refusal import Refused
 from lipcert.proof.rounding import difference_down, scale_down, scale_up
 
 Shape = tuple[int, ...]
+
+# Smallest number proved for each operator while it lives: operators are immutable, so a proof need not be repeated
+# when a method has its proposal proved before the rule does.
+_PROVED: WeakKeyDictionary[Affine, dict[tuple[Shape, Shape], float]] = WeakKeyDictionary()
 
 
 def operator_norm(
@@ -53,7 +58,7 @@ def operator_norm(
         if not (math.isfinite(proposal) and proposal >= 0):
             raise Refused(f"a norm is finite and not negative, not {proposal}")
         if norm == "l2" and simple_norm(op, in_shape, out_shape, norm) is None:
-            proved = _is_at_most(op, in_shape, out_shape, proposal)
+            proved = _is_known_at_most(op, in_shape, out_shape, proposal)
         else:
             proved = _closed_form(op, in_shape, out_shape, norm) <= proposal
     if not proved:
@@ -71,6 +76,15 @@ def _closed_form(op: Affine, in_shape: Shape, out_shape: Shape, norm: Norm) -> f
     magnitude = _magnitude(op, in_shape, out_shape, numbers.magnitude)
     value = {"l1": magnitude.l1, "l2": magnitude.l2, "linf": magnitude.linf}[norm]()
     return scale_up(value, numbers.exponent)
+
+
+def _is_known_at_most(op: Affine, in_shape: Shape, out_shape: Shape, proposal: float) -> bool:
+    known = _PROVED.setdefault(op, {})
+    if proposal < known.get((in_shape, out_shape), math.inf):
+        if not _is_at_most(op, in_shape, out_shape, proposal):
+            return False
+        known[in_shape, out_shape] = proposal
+    return True
 
 
 def _is_at_most(op: Affine, in_shape: Shape, out_shape: Shape, proposal: float) -> bool:
