@@ -1,6 +1,6 @@
 """Train the digits example and write its files beside this script.
 
-Run it as ``python train.py``: about a minute on one core, deterministic for a given machine and torch
+Run it as ``python train.py``: about 40 seconds of one core, deterministic for a given machine and torch
 build. ``python train.py --cross-validate`` trains on folds of the training part instead, and writes nothing;
 the recipe's numbers were chosen that way, not on the test images.
 

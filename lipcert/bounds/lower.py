@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from lipcert.bounds.lower_search import Search, ascend
-from lipcert.bounds.torch_network import TorchNetwork, compile_network, full_precision
+from lipcert.bounds.torch_network import TorchNetwork, compile_network
+from lipcert.bounds.torch_precision import full_precision
 from lipcert.errors import UsageError
 from lipcert.network.enclosure import Float
 from lipcert.network.graph import Network
@@ -127,7 +128,7 @@ def _pull(f: TorchNetwork, x: Tensor, u: Tensor) -> Tensor:
     y = f(x)
     if not y.requires_grad:  # nowhere does the output depend on x
         return torch.zeros_like(x)
-    (pulled,) = torch.autograd.grad((y * u).sum(), x)
+    pulled: Tensor = torch.autograd.grad((y * u).sum(), x)[0]
     return pulled
 
 

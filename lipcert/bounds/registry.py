@@ -17,6 +17,7 @@ from lipcert.proof.claims import Norm
 
 METHODS: tuple[Method, ...] = (Product(), Absolute(), Gershgorin(), EclipseFast(), LipSdp())
 
+FEW = 1200  # hidden neurons for which the interior-point method takes seconds
 MODERATE = 2e10  # sum of n^3 over the activation layers: up to half a minute on one core
 
 
@@ -51,13 +52,17 @@ def choose_method(network: Network, norm: Norm, time_limit: float | None = None)
     =====  =============================  ============  ==============================================
     l1     any                            absolute      never above the product, at the cost of a pass
     linf   any                            absolute      the same
-    l2     chain, elementwise, moderate   eclipse-fast  never above the product, n^3 per layer
+    l2     chain, few neurons             lipsdp        the best bound of its theorem, in seconds
+    l2     chain, moderate width          eclipse-fast  never above the product, n^3 per layer
     l2     anything else                  product       serves every network
     =====  =============================  ============  ==============================================
     """
     if norm != "l2":
         return Choice(find_method("absolute"), "never above the product of the norms, at the cost of one pass")
     obstacle = find_method("eclipse-fast").refuses(network, norm)
+    neurons = sum(node.size for _, node in network.activation_nodes())
+    if obstacle is None and neurons <= FEW:
+        return Choice(find_method("lipsdp"), f"a chain with {neurons} hidden neurons: the best multipliers, in seconds")
     if obstacle is None and sum(node.size**3 for _, node in network.activation_nodes()) > MODERATE:
         obstacle = "the layers are wide; ask for 'eclipse-fast' if there is time"
     if obstacle is None:

@@ -6,9 +6,7 @@ what may be concluded from them is up to the rounding model of `robustness.round
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -19,8 +17,6 @@ from lipcert.bounds.torch_kernels import Compiler, missing_kernel
 from lipcert.errors import Unsupported, UnsupportedError
 from lipcert.network.enclosure import Float
 from lipcert.network.graph import Network
-
-_FAST_MATH = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")
 
 
 class TorchNetwork:
@@ -56,7 +52,7 @@ class TorchNetwork:
     def walk(self, x: Tensor) -> Iterator[tuple[int, Tensor]]:
         """Yield (index, value) of every node in order; values are dropped after their last use.
 
-        Run it inside `full_precision` where reduced precision may be switched on.
+        Run it inside `torch_precision.full_precision` where reduced precision may be switched on.
         """
         values: dict[int, Tensor] = {0: x}
         yield 0, x
@@ -93,27 +89,6 @@ def compile_network(
     if missing:
         raise UnsupportedError(missing)
     return TorchNetwork(network, torch.device(device), dtype, functions)
-
-
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """Switch TF32, reduced-precision accumulation and convolution by transforms off, and restore them after.
-
-    cuDNN may pick Winograd or FFT convolutions, NNPACK too; both leave the dot-product model of rounding errors.
-    oneDNN's convolutions are direct unless they are asked for by another name.
-    """
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.backends.nnpack.flags(enabled=False), torch.backends.cudnn.flags(enabled=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
-def has_full_float32() -> bool:
-    """Whether nothing in the environment lets oneDNN replace float32 arithmetic by a shorter one."""
-    return all(os.environ.get(name, "STRICT").upper() in ("", "STRICT") for name in _FAST_MATH)
 
 
 def _last_uses(network: Network) -> list[list[int]]:

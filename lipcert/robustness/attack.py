@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lipcert.bounds.torch_network import TorchNetwork, compile_network, full_precision
+from lipcert.bounds.torch_network import TorchNetwork, compile_network
+from lipcert.bounds.torch_precision import full_precision
 from lipcert.network.enclosure import Float, gamma, round_up
 from lipcert.network.graph import Network
 from lipcert.proof.claims import Norm

@@ -19,7 +19,7 @@ from lipcert.proof.refusal import Refused
 from lipcert.proof.rules import Step
 from lipcert.proof.subject import subject
 from lipcert.results import BoundResult
-from lipcert.robustness.forward import ForwardPass, l2_steps
+from lipcert.robustness.forward import ForwardPass, honest_precisions, l2_steps
 from lipcert.robustness.margins import Head, Margins, l2_dilation, margin_slopes
 from lipcert.robustness.rounding_model import FLOAT32, FLOAT64, Precision, dot_length
 from lipcert.robustness.settings import Settings
@@ -55,7 +55,9 @@ class Basis:
     def passes(self, samples: int) -> list[ForwardPass]:
         """Return the forward passes to try in turn: float32 first where float64 for all would take long."""
         work = samples * sum(node.size * dot_length(node.op) for _, node in self.executed.affine_nodes())
-        precisions = (FLOAT64,) if work <= SMALL_WORK else ForwardPass.precisions()
+        precisions = honest_precisions()
+        if work <= SMALL_WORK:
+            precisions = (FLOAT64,)
         return [ForwardPass(self.executed, self.steps, precision, self.deployed) for precision in precisions]
 
     def with_lower(self, lower: float) -> Basis:

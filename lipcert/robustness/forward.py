@@ -23,7 +23,9 @@ import torch
 from torch import Tensor
 
 from lipcert.bounds.norms import certified_norm
-from lipcert.bounds.torch_network import TorchNetwork, compile_network, full_precision, has_full_float32
+from lipcert.bounds.torch_network import TorchNetwork, compile_network
+from lipcert.bounds.torch_precision import full_precision, has_full
+from lipcert.errors import InconclusiveError
 from lipcert.network.enclosure import TINY, Float, round_up
 from lipcert.network.graph import Network, Node
 from lipcert.network.operators import Affine, Concat, Extremum
@@ -109,11 +111,6 @@ class ForwardPass:
         self._steps = steps
         self._dtype = torch.float32 if precision is FLOAT32 else torch.float64
 
-    @staticmethod
-    def precisions() -> tuple[Precision, ...]:
-        """Return the precisions to try, fastest first; float32 only where it is what it says."""
-        return (FLOAT32, FLOAT64) if has_full_float32() else (FLOAT64,)
-
     @cached_property
     def _models(self) -> tuple[NodeModel, ...]:
         return model_nodes(self.network, {step.node: step.factor for step in self._steps}, self.precision)
@@ -183,6 +180,20 @@ class ForwardPass:
             growth.append(rise)
         reach = np.where(reach > 0, reach, 0.0)  # NaN counts as no reach
         return Deployed(np.where(base[-1] < np.inf, base[-1], np.inf), growth[-1], reach)
+
+
+def honest_precisions() -> tuple[Precision, ...]:
+    """Return the precisions in which torch computes as the rounding model says, fastest first.
+
+    Raises:
+        InconclusiveError: not even float64 does.
+    """
+    if not has_full(torch.float64):
+        raise InconclusiveError(
+            "torch does not compute float64 products as dot products here: nothing can be verified; "
+            "look for settings that trade precision for speed"
+        )
+    return (FLOAT32, FLOAT64) if has_full(torch.float32) else (FLOAT64,)
 
 
 def join_errors(node: Node, errors: Sequence[Float]) -> Float:

@@ -27,8 +27,8 @@ expm1, log1p, tanh, erf, sin and cos are computed to within 64 u of their values
 *Overflow*: no partial result exceeds `magnitude` (||h^|| + 1) twofold; where that reaches 2^126 (2^1022) the error
 counts as infinite, so an infinity that a later ReLU hides is never missed.
 
-The model does not cover Winograd, FFT or Strassen algorithms, TF32 or bfloat16: `torch_network.full_precision`
-keeps them out of our passes.
+The model does not cover Winograd, FFT or Strassen algorithms, TF32 or bfloat16: `torch_precision.full_precision`
+keeps them out of our passes, and `has_full` looks whether it did.
 """
 
 from __future__ import annotations

@@ -116,9 +116,11 @@ class GlobalStage(Stage):
         radius = self._margins.radii(lower, labels, forward.deployed)
         verdicts.radius[rows] = radius
         ceiling = self._margins.ceiling(upper, labels)
-        self._slack = max(self._slack, float((ceiling - radius)[ceiling < RADIUS_CAP].max(initial=0.0)))
-        unsettled: npt.NDArray[np.bool_] = (radius[:, None] < self._eps) & ~(ceiling[:, None] < self._eps)
-        return np.asarray(unsettled.any(axis=1) | ~(radius >= (1.0 - LOSS) * ceiling))
+        settled = np.asarray(((radius[:, None] >= self._eps) | (ceiling[:, None] < self._eps)).all(axis=1))
+        if run is self._passes[-1]:
+            settled[:] = True
+        self._slack = max(self._slack, float((ceiling - radius)[settled & (ceiling < RADIUS_CAP)].max(initial=0.0)))
+        return ~settled
 
 
 class AttackStage(Stage):

@@ -361,6 +361,10 @@ PATTERNS = {
     "hard swish by factor": (
         "hardswish", [N("HardSigmoid", "x", "t", alpha=1 / 6, beta=0.5), N("Mul", "t x", "y")],
     ),
+    "log sigmoid": ("logsigmoid", [N("Sigmoid", "x", "s"), N("Log", "s", "y")]),
+    "softplus of torch": (
+        "softplus", [N("Softplus", "x", "s"), N("Greater", "x twenty", "g"), N("Where", "g x s", "y")],
+    ),
     "softsign": ("softsign", [N("Abs", "x", "a"), N("Add", "a one", "b"), N("Div", "x b", "y")]),
 }
 GELU_TANH = [
@@ -376,7 +380,7 @@ GELU_TANH = [
 ]
 CONSTANTS = {
     "c": f32(0.70710677), "n": f32(-1.3), "half": f32(0.5), "one": f32(1), "root": f32(np.sqrt(2)),
-    "three": f32(3), "six": f32(6), "zero": f32(0), "cubic": f32(0.044715), "pi": f32(np.sqrt(2 / np.pi)),
+    "three": f32(3), "six": f32(6), "zero": f32(0), "twenty": f32(20), "cubic": f32(0.044715), "pi": f32(np.sqrt(2 / np.pi)),
 }
 
 
@@ -407,6 +411,10 @@ def test_gelu_by_tanh(nodes, tmp_path):
         [N("Erf", "x", "e"), N("Add", "e half", "u"), N("Mul", "x u", "y")],  # x (1/2 + erf x)
         [N("Add", "x half", "t"), N("Clip", "t zero six", "u"), N("Mul", "x u", "y")],  # not centred
         [N("Mul", "x x", "y")],
+        [N("Softplus", "x", "s"), N("Greater", "x six", "g"), N("Where", "g x s", "y")],
+        [N("Softplus", "x", "s"), N("Greater", "s twenty", "g"), N("Where", "g x s", "y")],
+        [N("Softplus", "x", "s"), N("Greater", "x twenty", "g"), N("Where", "g s x", "y")],
+        [N("Tanh", "x", "s"), N("Log", "s", "y")],
         [N("Pow", "x three", "y")],
         [N("Sigmoid", "x", "s"), N("Relu", "x", "r"), N("Mul", "r s", "y")],
         [N("Tanh", "x", "t"), N("Mul", "x t", "y")],
@@ -420,7 +428,7 @@ def test_gelu_by_tanh(nodes, tmp_path):
 def test_what_only_looks_like_an_activation_is_refused(nodes, tmp_path):
     with pytest.raises(UnsupportedError) as caught:
         read(make_model(nodes, batch(6), CONSTANTS), tmp_path)
-    assert {item.what for item in caught.value.items} <= {"Mul", "Div", "Pow"}
+    assert {item.what for item in caught.value.items} <= {"Mul", "Div", "Pow", "Greater", "Where", "Log"}
 
 
 MAX_MIN = {

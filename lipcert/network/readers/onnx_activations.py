@@ -14,7 +14,7 @@ from lipcert.network.activations import slope_interval
 from lipcert.network.enclosure import Enclosure
 from lipcert.network.operators import Elementwise, Scale
 from lipcert.network.readers.onnx_call import Call
-from lipcert.network.readers.onnx_values import Array, Refusal, Refused, Tensor, Value
+from lipcert.network.readers.onnx_values import Array, Refusal, Tensor, Value
 
 ONE, ZERO = Enclosure.exact(1.0), Enclosure.exact(0.0)
 
@@ -124,17 +124,3 @@ def clipped(call: Call, x: Tensor, low: Array, high: Array) -> Tensor:
     if (low == 0).all() and (high == math.inf).all():
         return elementwise(call, x, "relu")
     return elementwise(call, x, "clip", low, high)
-
-
-def power(call: Call) -> Value:
-    """Powers of data are unbounded in slope, but may be part of a GELU by tanh."""
-    exponent = call.exact(1) if isinstance(call.inputs[1], Enclosure) else call.whole(1).pure()
-    value = float(exponent.reshape(-1)[0]) if exponent.size == 1 else math.nan
-    x = call.data()
-    if value == 1.0:
-        return x
-    why = "takes data to a power, whose slope is not bounded"
-    if value not in (2.0, 3.0):
-        raise Refusal(why)
-    shape = call.builder.nodes[x.node].shape
-    return call.graph.refuse(Refused(call.item(why), power=int(value)), (x.node,), shape, x.batched)

@@ -42,12 +42,12 @@ def read_onnx(path: Path, input_shape: tuple[int, ...] | None = None) -> Network
         nodes = reading.result(str(path))
         return Network(tuple(nodes), kind, source, tuple(reading.graph.notes))
     except UsageError as error:
-        raise UsageError(_line(str(error))) from None
+        raise UsageError(_line(error)) from None
     except UnsupportedError as error:
         items = [Unsupported(_line(i.where), _line(i.what), _line(i.why)) for i in error.items]
         raise UnsupportedError(items) from None
 
 
-def _line(text: str) -> str:
-    """Return a text as one printable line: names in a file may hold anything."""
-    return "".join(c if c.isprintable() else "?" for c in text)
+def _line(text: object) -> str:
+    """Return a text as one printable line: names in a file may hold anything, bytes that are no text too."""
+    return "".join(c if c.isprintable() else "?" for c in str(text))

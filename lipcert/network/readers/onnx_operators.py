@@ -12,6 +12,7 @@ from lipcert.network.readers import onnx_activations as activations
 from lipcert.network.readers import onnx_branches as branches
 from lipcert.network.readers import onnx_conv as conv
 from lipcert.network.readers import onnx_matrix as matrix
+from lipcert.network.readers import onnx_pieces as pieces
 from lipcert.network.readers import onnx_pooling as pooling
 from lipcert.network.readers import onnx_sources as sources
 from lipcert.network.readers import onnx_sums as sums
@@ -57,7 +58,9 @@ OPERATORS: Mapping[str, Handler] = MappingProxyType(
         "Gemm": matrix.gemm,
         "GlobalAveragePool": pooling.global_pool("mean"),
         "GlobalMaxPool": pooling.global_pool("max"),
+        "Greater": pieces.greater,
         "Identity": sources.identity,
+        "Log": pieces.logarithm,
         "LogSoftmax": branches.softmax,
         "MatMul": matrix.matmul,
         "Max": branches.maximum,
@@ -68,7 +71,7 @@ OPERATORS: Mapping[str, Handler] = MappingProxyType(
         "Neg": sums.negate,
         "PRelu": activations.prelu,
         "Pad": pooling.pad,
-        "Pow": activations.power,
+        "Pow": pieces.power,
         "ReduceMax": pooling.reduction("max"),
         "ReduceMean": pooling.reduction("mean"),
         "ReduceMin": pooling.reduction("min"),
@@ -82,20 +85,19 @@ OPERATORS: Mapping[str, Handler] = MappingProxyType(
         "Sum": sums.add,
         "Swish": activations.swish,
         "TopK": branches.sort,
+        "Where": pieces.where,
     }
 )
 
 _CONTROL = "is control flow; export the model with the branch or loop unrolled"
-_STEEP = "has a slope that is not bounded on data"
-_JUMPS = "jumps, so no slope bounds it"
 _QUANTISED = "is part of a quantised model, whose steps jump; export the float model"
 _REASONS: Mapping[str, str] = MappingProxyType(
     {
         **dict.fromkeys(("If", "Loop", "Scan", "SequenceMap"), _CONTROL),
-        **dict.fromkeys(("Exp", "Log", "Sqrt", "Reciprocal", "Tan", "Sinh", "Cosh", "Det", "Inverse"), _STEEP),
-        **dict.fromkeys(("ReduceProd", "ReduceSumSquare", "CumProd"), _STEEP),
-        **dict.fromkeys(("Sign", "Floor", "Ceil", "Round", "ThresholdedRelu", "Hardmax", "Binarizer"), _JUMPS),
-        **dict.fromkeys(("ArgMax", "ArgMin", "Where", "Equal", "Greater", "Less", "Mod", "OneHot"), _JUMPS),
+        **dict.fromkeys(("Exp", "Sqrt", "Reciprocal", "Tan", "Sinh", "Cosh", "Det", "Inverse"), pieces.STEEP),
+        **dict.fromkeys(("ReduceProd", "ReduceSumSquare", "CumProd"), pieces.STEEP),
+        **dict.fromkeys(("Sign", "Floor", "Ceil", "Round", "ThresholdedRelu", "Hardmax", "Binarizer"), pieces.JUMPS),
+        **dict.fromkeys(("ArgMax", "ArgMin", "Equal", "Less", "GreaterOrEqual", "LessOrEqual", "Mod", "OneHot"), pieces.JUMPS),
         **dict.fromkeys(("QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul"), _QUANTISED),
         **dict.fromkeys(("DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"), _QUANTISED),
         **dict.fromkeys(("LayerNormalization", "GroupNormalization", "InstanceNormalization"), NORMALISATION_REASON),

@@ -60,7 +60,7 @@ def product(call: Call, left: Tensor, right: Tensor) -> Tensor:
             return graph.refuse(Refused(call.item(str(error))), (x,), shape, batched)
         if found is not None:
             return graph.tensor(_emit(call, x, found, c * d), batched)
-    op = Refused(call.item(common.PRODUCT_REASON), product=True)
+    op = Refused(call.item(common.PRODUCT_REASON), "product")
     return graph.refuse(op, tuple(nodes), shape, batched)
 
 
@@ -218,9 +218,9 @@ def _polynomial(builder: Builder, node: int, x: int, depth: int) -> Polynomial |
     if isinstance(op, Sum):
         return _combine([(ONE if sign > 0 else -ONE, p) for sign, p in zip(op.signs, known, strict=True)])
     assert isinstance(op, Refused)
-    if op.power:
-        known = known * op.power
-    elif not op.product:
+    if op.role == "power":
+        known = known * int(op.number)
+    elif op.role != "product":
         return None
     found: Polynomial = {0: ONE}
     for factor in known:

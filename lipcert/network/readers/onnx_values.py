@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,17 +28,18 @@ class Refusal(Exception):
 class Refused(Operator):
     """Stands in the place of an unsupported node until it is known whether the output needs it.
 
-    A product that turns out to be part of a known activation is replaced with it; whatever is left is reported.
+    What turns out to be part of a known activation is replaced with it; whatever is left is reported.
 
     Attributes:
         item: what to report.
-        power: 0, or the exponent where the node is its only input to that power.
-        product: whether the node is the product of its two inputs.
+        role: what the node computes, where a pattern may ask for it: "product" of its two inputs, "power" of its
+            only input with exponent `number`, or "above", whether its only input is larger than `number`.
+        number: see there.
     """
 
     item: Unsupported
-    power: int = 0
-    product: bool = False
+    role: Literal["", "product", "power", "above"] = ""
+    number: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -152,8 +152,11 @@ def reduce(
     gone = sorted({axis % len(shape) for axis in axes})
     kept = [axis for axis in range(len(shape)) if axis not in gone]
     rows, columns = (int(np.prod([shape[a] for a in group], dtype=np.int64)) for group in (kept, gone))
-    y = rearrange(builder, x, lambda i: i.transpose(*kept, *gone).reshape(rows, columns), f"{name}.axes")
-    window = Window((columns,), (1,), ((0, 0),), (1,))
+    y, size = x, shape[1:]
+    if kept != [0]:  # not a window over the spatial axes as it stands
+        y = rearrange(builder, x, lambda i: i.transpose(*kept, *gone).reshape(rows, columns), f"{name}.axes")
+        size = (columns,)
+    window = Window(size, (1,) * len(size), ((0, 0),) * len(size), (1,) * len(size))
     if how == "max":
         y = max_pool(builder, y, window, name)
     else:
