@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lipcert.bounds.method import Method, Solver
 from lipcert.bounds.registry import METHODS, choose_method, find_method
@@ -103,11 +103,26 @@ def bound(
         normal = subject(network, quantity)
     except Refused as refusal:
         raise UsageError(str(refusal)) from None
-    chosen = choose_method(normal, norm, time_limit).method if method == "auto" else find_method(method)
+    if method == "auto":
+        return _automatic(network, normal, norm, quantity, time_limit)
+    chosen = find_method(method)
     reason = _refusal(chosen, normal, norm)
     if reason is not None:
         raise UsageError(f"the method '{chosen.name}' does not serve this: {reason}")
     return _derive(network, normal, chosen, norm, quantity, time_limit)
+
+
+def _automatic(network: Network, normal: Network, norm: Norm, quantity: Quantity, time_limit: float | None) -> Bound:
+    """Bound by the method that `choose_method` takes; where it finds nothing, by the product, and say so."""
+    chosen = choose_method(normal, norm, time_limit).method
+    try:
+        return _derive(network, normal, chosen, norm, quantity, time_limit)
+    except InconclusiveError as error:
+        product = find_method("product")
+        if chosen is product:
+            raise
+        found = _derive(network, normal, product, norm, quantity, time_limit)
+        return replace(found, notes=(*found.notes, f"'{chosen.name}' came to nothing: {error}"))
 
 
 def compare(

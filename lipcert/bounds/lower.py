@@ -27,7 +27,7 @@ from lipcert.network.normal import normal_form
 from lipcert.proof.claims import NORMS, Norm
 
 FINALISTS = 8  # points of the search that are looked at in float64
-EXPLICIT = 256  # outputs up to which the Jacobian is formed
+EXPLICIT = 2**24  # entries up to which Jacobians are formed
 POWER_STEPS = 50
 NOISE = 1e-13  # what float64 may do to a value, relative to the largest values of the network
 STEPS = tuple(10.0**-k for k in range(2, 9))  # lengths of secants, relative to the point
@@ -105,12 +105,13 @@ def _stretched_most(f: TorchNetwork, x: Tensor, u: Tensor, norm: Norm) -> Tensor
     """Return v (N, *input) of norm 1 with ||J(x) v|| largest; by the power method from u where J has many rows."""
     outputs = f.network.output_shape
     size = int(np.prod(outputs))
-    if size > EXPLICIT:
+    if size * x.numel() > EXPLICIT:
         for _ in range(POWER_STEPS):
             _, _, u = ascend(f, x, u, norm)
         return _maximiser(_pull(f, x, u), norm)
     rows = torch.eye(size, dtype=torch.float64).reshape(size, *outputs)
     jacobian = torch.stack([_pull(f, x, row.expand(len(x), *outputs)).flatten(1) for row in rows], dim=1)
+    right: Tensor
     match norm:
         case "l2":
             right = torch.linalg.svd(jacobian, full_matrices=False).Vh[:, 0]

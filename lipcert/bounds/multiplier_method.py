@@ -32,12 +32,17 @@ class LayerwiseMethod(Method):
         lifted = lift(network)
         with np.errstate(all="ignore"):  # what is not finite is refused by the rule
             try:
-                multipliers = self._walk(chain_of(lifted))
+                multipliers = self.multipliers(chain_of(lifted))
             except np.linalg.LinAlgError:
                 raise InconclusiveError("the layers' gains over- or underflow float64") from None
             return propose_target(lifted, multipliers)
 
-    def _walk(self, chain: Chain) -> list[Float]:
+    def multipliers(self, chain: Chain) -> list[Float]:
+        """Return one positive vector per layer.
+
+        Raises:
+            numpy.linalg.LinAlgError: the gains over- or underflow.
+        """
         state = np.eye(chain.weights[0].shape[1])
         multipliers: list[Float] = []
         for weight, alpha, beta in zip(chain.weights, chain.alpha, chain.beta, strict=True):

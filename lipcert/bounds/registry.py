@@ -6,16 +6,26 @@ import difflib
 from dataclasses import dataclass
 
 from lipcert.bounds.absolute import Absolute
+from lipcert.bounds.eclipse import Eclipse
 from lipcert.bounds.eclipse_fast import EclipseFast
 from lipcert.bounds.gershgorin import Gershgorin
 from lipcert.bounds.lipsdp.method import LipSdp
+from lipcert.bounds.lipsdp_cvxpy import LipSdpCvxpy
 from lipcert.bounds.method import Method
 from lipcert.bounds.product import Product
 from lipcert.errors import UsageError
 from lipcert.network.graph import Network
 from lipcert.proof.claims import Norm
 
-METHODS: tuple[Method, ...] = (Product(), Absolute(), Gershgorin(), EclipseFast(), LipSdp())
+METHODS: tuple[Method, ...] = (
+    Product(),
+    Absolute(),
+    Gershgorin(),
+    EclipseFast(),
+    Eclipse(),
+    LipSdp(),
+    LipSdpCvxpy(),
+)
 
 FEW = 1200  # hidden neurons for which the interior-point method takes seconds
 MODERATE = 2e10  # sum of n^3 over the activation layers: up to half a minute on one core

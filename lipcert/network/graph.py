@@ -65,7 +65,8 @@ class Network:
 
     Attributes:
         nodes: the nodes in topological order.
-        dtype: arithmetic of the deployed forward pass, ``"float32"`` or ``"float64"``.
+        dtype: arithmetic of the deployed forward pass: ``"float32"``, ``"float64"``, ``"float16"``, ``"bfloat16"``,
+            or several joined by ``+`` where it casts between them (its rounding is modelled for the first two only).
         source: where it came from.
         notes: things a reader decided that a person should know (shown by ``lipcert inspect``).
     """

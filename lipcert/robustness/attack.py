@@ -35,7 +35,8 @@ class Attack:
 
     Attributes:
         steps: gradient steps of each try.
-        restarts: tries; the first starts at the sample, the others anywhere in the ball.
+        restarts: tries; the first starts at the sample and follows the worst margin, each later one starts anywhere
+            in the ball and aims at one rival: the second best, the third best, ...
         stride: length of the first step, in eps; steps shrink linearly to a tenth of it.
         seed: for the random starts.
     """
@@ -73,20 +74,21 @@ class Attacker:
                 rows = np.flatnonzero(~broken)
                 if not len(rows):
                     break
-                won, points = self._attempt(images[rows], labels[rows], eps, attempt > 0)
+                won, points = self._attempt(images[rows], labels[rows], eps, attempt)
                 broken[rows[won]] = True
                 found[rows[won]] = points[won]
         return broken, found
 
-    def _attempt(self, images: Images, labels: Labels, eps: float, scattered: bool) -> tuple[Flags, Images]:
+    def _attempt(self, images: Images, labels: Labels, eps: float, attempt: int) -> tuple[Flags, Images]:
         """Try once; keep for each sample the first point that counts."""
         centre = torch.from_numpy(images).to(self._network.device)
-        target = torch.from_numpy(labels).to(self._network.device)
-        x = self._scatter(centre, eps) if scattered else centre.clone()
+        own = torch.from_numpy(labels).to(self._network.device)
+        aim = self._rivals(centre, own, attempt) if attempt else None
+        x = self._scatter(centre, eps) if attempt else centre.clone()
         won, points = np.zeros(len(images), dtype=np.bool_), images.copy()
         active = torch.arange(len(images), device=centre.device)
         for step in range(self.settings.steps + 1):
-            values, uphill = self._gradient(x, target[active])
+            values, uphill = self._gradient(x, own[active], None if aim is None else aim[active])
             hit = self._counts(values, x, images, active, eps)
             rows = active[hit].cpu().numpy()
             won[rows], points[rows] = True, x[hit].cpu().numpy()
@@ -105,17 +107,26 @@ class Attacker:
             hit[row] = bool(within(x[row : row + 1].cpu().numpy(), centre[None], self.norm, eps)[0])
         return hit
 
-    def _gradient(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the worst margin, max over j of z_j - z_y, and its gradient; NaN never counts as a success."""
+    def _rivals(self, centre: Tensor, own: Tensor, rank: int) -> Tensor:
+        """Return for each sample the rival whose logit has a rank among the rivals, 0 being the largest."""
+        with torch.no_grad():
+            logits = self._network(centre).flatten(1).scatter(1, own[:, None], -torch.inf)
+        return logits.argsort(dim=1, descending=True)[:, rank % (logits.shape[1] - 1)]
+
+    def _gradient(self, x: Tensor, own: Tensor, aim: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the worst margin, max over j of z_j - z_y, and a gradient: its own, or that of one rival's margin.
+
+        NaN never counts as a success.
+        """
         x = x.detach().requires_grad_(True)
         logits = self._network(x).flatten(1)
-        own = logits.gather(1, target[:, None])[:, 0]
-        others = logits.scatter(1, target[:, None], -torch.inf).amax(dim=1)
-        margin = others - own
-        if not margin.requires_grad:
-            return margin, torch.zeros_like(x)
-        (slope,) = torch.autograd.grad(margin.sum(), x)
-        return margin.detach(), torch.nan_to_num(slope)
+        mine = logits.gather(1, own[:, None])[:, 0]
+        worst = logits.scatter(1, own[:, None], -torch.inf).amax(dim=1) - mine
+        climbed = worst if aim is None else logits.gather(1, aim[:, None])[:, 0] - mine
+        if not climbed.requires_grad:
+            return worst, torch.zeros_like(x)
+        (slope,) = torch.autograd.grad(climbed.sum(), x)
+        return worst.detach(), torch.nan_to_num(slope)
 
     def _scatter(self, centre: Tensor, eps: float) -> Tensor:
         noise = torch.randn(centre.shape, generator=self._random).to(centre.device)

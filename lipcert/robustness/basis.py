@@ -189,7 +189,13 @@ def _deployed_precision(network: Network) -> Precision:
             "level verified-exec is out of reach: a rounded softmax may tie where its inputs do not; export the "
             "model without its last softmax, or use --level verified"
         )
-    return FLOAT32 if network.dtype == "float32" else FLOAT64
+    known = {precision.name: precision for precision in (FLOAT32, FLOAT64)}
+    if network.dtype not in known:
+        raise InconclusiveError(
+            f"level verified-exec is out of reach: the model computes in {network.dtype}, and rounding is modelled for "
+            "float32 and float64 only; use --level verified"
+        )
+    return known[network.dtype]
 
 
 def _notes(network: Network, found: _Found, level: Level) -> tuple[str, ...]:

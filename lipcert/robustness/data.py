@@ -7,6 +7,7 @@ are in the units of that array.
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import pickle
 import zipfile
@@ -83,10 +84,11 @@ def load_data(path: str | PathLike[str], scale: float | None = None, limit: int 
     """
     path = Path(path)
     try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise UsageError(f"'{path}' is a single array: the data is {_WHAT}")
+        content = path.read_bytes()
+        archive = np.load(io.BytesIO(content), allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise UsageError(f"'{path}' is a single array: the data is {_WHAT}")
+        with archive:
             missing = [name for name in ("images", "labels") if name not in archive.files]
             if missing:
                 found = ", ".join(archive.files) or "nothing"
@@ -96,7 +98,7 @@ def load_data(path: str | PathLike[str], scale: float | None = None, limit: int 
         raise UsageError(f"cannot read the data '{path}': {error.strerror or error}") from None
     except (ValueError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
         raise UsageError(f"cannot read the data '{path}': {_reason(error)}; the data is {_WHAT}") from None
-    return replace(make_dataset(images, labels, str(path), scale, limit), sha256=digest)
+    return replace(make_dataset(images, labels, str(path), scale, limit), sha256=hashlib.sha256(content).hexdigest())
 
 
 def _reason(error: Exception) -> str:

@@ -120,35 +120,41 @@ class Margins:
         lower[rows, labels] = upper[rows, labels] = np.inf
         return logits, lower, upper
 
-    def ceiling(self, upper: Float, labels: Labels) -> Float:
-        """Return (N,) about the radii that this bound could give at best, from upper bounds of the margins.
+    def ceiling(self, upper: Float, labels: Labels, deployed: Deployed | None = None) -> Float:
+        """Return (N,) about the radii that a pass without rounding could give, from upper bounds of the margins.
 
         It decides which samples are worth a more precise pass, nothing else.
         """
-        slopes = self.slopes[labels]
+        margins, slopes = self._taken(upper, labels, deployed)
         with np.errstate(all="ignore"):
-            quotient = np.where(slopes > 0, upper / slopes, np.inf)
-        least: Float = np.where(upper > 0, quotient, 0.0).min(axis=1)
+            quotient = np.where(slopes > 0, margins / slopes, np.inf)
+        least: Float = np.where(margins > 0, quotient, 0.0).min(axis=1)
         return least
 
-    def radii(self, margins: Float, labels: Labels, deployed: Deployed | None = None) -> Float:
+    def radii(self, lower: Float, labels: Labels, deployed: Deployed | None = None) -> Float:
         """Return (N,) radii below which no rival can win, given lower bounds (N, C) of the real margins.
 
         deployed: its error is taken off the margins, within its reach. Rounded down, 0 where a margin is not
         positive; at most `RADIUS_CAP`.
         """
-        slopes = self.slopes[labels]
+        margins, slopes = self._taken(lower, labels, deployed)
         with np.errstate(all="ignore"):
-            if deployed is not None:
-                twice = 2.0**0.5 * (1.0 + 2.0**-50)  # |d_y - d_j| <= sqrt 2 ||d||_2
-                margins = np.nextafter(margins - round_up(twice * deployed.base, 4)[:, None], -np.inf)
-                slopes = round_up(slopes + twice * deployed.growth * self.dilation, 8)
             quotient = margins / slopes / _ROOM  # strictly below, unless it is subnormal; infinite where slopes are 0
             radii = np.where((margins > 0) & (quotient > TINY), quotient, 0.0).min(axis=1)
             if deployed is not None:
                 radii = np.minimum(radii, deployed.reach / self.dilation * (1.0 - 2.0**-50))
         capped: Float = np.clip(np.where(np.isnan(radii), 0.0, radii), 0.0, RADIUS_CAP)
         return capped
+
+    def _taken(self, margins: Float, labels: Labels, deployed: Deployed | None) -> tuple[Float, Float]:
+        """Return margins and slopes (N, C) with the error of the deployed pass taken off: base + growth * r."""
+        slopes = self.slopes[labels]
+        if deployed is None:
+            return margins, slopes
+        twice = 2.0**0.5 * (1.0 + 2.0**-50)  # |d_y - d_j| <= sqrt 2 ||d||_2
+        with np.errstate(all="ignore"):
+            lowered = np.nextafter(margins - round_up(twice * deployed.base, 4)[:, None], -np.inf)
+            return lowered, round_up(slopes + twice * deployed.growth * self.dilation, 8)
 
 
 def correct(logits: Float, labels: Labels) -> npt.NDArray[np.bool_]:

@@ -101,16 +101,16 @@ class Records:
         if not lines:
             return self._nothing()
         try:
-            header = json.loads(lines[0])
-            found = header["digest"]
+            if json.loads(lines[0])["digest"] != digest:
+                raise UsageError(
+                    f"the records '{self.path}' belong to a run with another model, data or settings: "
+                    "choose another folder, or leave out --resume to start afresh"
+                )
             done = self._parse([json.loads(line) for line in lines[1:]])
         except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise UsageError(f"'{self.path}' is not a file of records ({error}): remove it to start afresh") from None
-        if found != digest:
             raise UsageError(
-                f"the records '{self.path}' belong to a run with another model, data or settings: "
-                "choose another folder, or leave out --resume to start afresh"
-            )
+                f"'{self.path}' is not a file of records ({error}): remove it, or leave out --resume"
+            ) from None
         if len(done) and len(whole) < len(content):
             with self.path.open("rb+") as file:
                 file.truncate(len(whole))

@@ -32,7 +32,9 @@ OVERALL: Mapping[str, Callable[[Report], float | None]] = MappingProxyType(
         "bound": lambda report: None,  # of the output: computed on its own
     }
 )
-_FORM = re.compile(r"\s*(?P<name>[a-z_]+)\s*(?:@\s*(?P<eps>[^\s<>=]+))?\s*(?P<op>>=|<=|==|>|<)\s*(?P<value>\S+)\s*")
+_FORM = re.compile(
+    r"\s*(?P<name>[a-z_]+)\s*(?:@\s*(?P<eps>[^\s<>=]+))?\s*(?P<op>>=|<=|==|>|<)\s*(?P<value>[^\s<>=]+)\s*"
+)
 _EXAMPLE = "write for example 'certified_accuracy@0.5 >= 0.6'"
 
 

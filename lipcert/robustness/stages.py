@@ -22,7 +22,7 @@ from lipcert.robustness.verdicts import Status, Verdicts
 
 Images = npt.NDArray[np.float32]
 
-LOSS = 0.01  # share of a radius that rounding may cost before a more exact pass is worth its time
+LOSS = 0.01  # share of a radius, or of the least eps, that rounding may cost before a finer pass is worth its time
 
 
 class Stage(ABC):
@@ -52,8 +52,8 @@ class Stage(ABC):
 class GlobalStage(Stage):
     """Predictions, and radii from one Lipschitz bound.
 
-    Samples whose verdict at some eps, or more than `LOSS` of whose radius, the rounding errors of a pass leave open
-    go to the next pass.
+    Samples whose verdict at some eps the rounding errors of a pass leave open, or whose radius they lower by more
+    than `LOSS`, go to the next pass.
     """
 
     name: ClassVar[str] = "global"
@@ -81,11 +81,11 @@ class GlobalStage(Stage):
 
     def remarks(self) -> tuple[str, ...]:
         """Say how much of the radii float32 took."""
-        if self._slack <= 1e-6 * self._eps[0]:
+        if self._slack <= 1e-6 * self._eps.min():
             return ()
         return (
-            f"rounding errors of the forward passes took up to {self._slack:.2g} off a certified radius; "
-            "where that mattered at an eps, the sample was done in float64",
+            f"rounding errors of the forward passes took up to {self._slack:.2g} off a certified radius; where that "
+            "could change a verdict, the sample was done in float64",
         )
 
     def decide(self, images: Images, verdicts: Verdicts, own: int) -> None:
@@ -107,7 +107,7 @@ class GlobalStage(Stage):
     def _try(
         self, run: ForwardPass, images: Images, verdicts: Verdicts, rows: Labels, right: npt.NDArray[np.bool_]
     ) -> npt.NDArray[np.bool_]:
-        """Run some samples; return which of them stay open at some eps."""
+        """Run some samples; return which of them deserve the next pass, if there is one."""
         forward, labels = run(images if len(rows) == len(images) else images[rows]), verdicts.labels[rows]
         logits, lower, upper = self._margins.bounds(forward, labels)
         finite = np.isfinite(logits).all(axis=1)
@@ -115,12 +115,15 @@ class GlobalStage(Stage):
         right[rows] = correct(logits, labels) & finite
         radius = self._margins.radii(lower, labels, forward.deployed)
         verdicts.radius[rows] = radius
-        ceiling = self._margins.ceiling(upper, labels)
-        settled = np.asarray(((radius[:, None] >= self._eps) | (ceiling[:, None] < self._eps)).all(axis=1))
+        ceiling = self._margins.ceiling(upper, labels, forward.deployed)
+        lost = np.where(ceiling < RADIUS_CAP, ceiling - radius, np.where(radius < RADIUS_CAP, np.inf, 0.0))
+        open_ = np.asarray(((radius[:, None] < self._eps) & ~(ceiling[:, None] < self._eps)).any(axis=1))
+        open_ |= ~(lost <= LOSS * np.maximum(radius, self._eps.min()))
         if run is self._passes[-1]:
-            settled[:] = True
-        self._slack = max(self._slack, float((ceiling - radius)[settled & (ceiling < RADIUS_CAP)].max(initial=0.0)))
-        return ~settled
+            open_[:] = False
+        kept = lost[~open_]
+        self._slack = max(self._slack, float(kept[np.isfinite(kept)].max(initial=0.0)))
+        return open_
 
 
 class AttackStage(Stage):

@@ -70,6 +70,19 @@ def test_exact_constants_stay_exact(tmp_path):
     assert agrees(model, tmp_path).is_exact
 
 
+def test_numbers_that_the_deployed_pass_rounds_are_no_stored_weights(tmp_path):
+    """Three float32 numbers may add up exactly in float64, but the deployed pass rounds twice."""
+    nodes = [N("Add", "a b", "c"), N("Add", "c a", "d"), N("Mul", "x d", "y")]
+    stored = {"a": f32(1), "b": f32(2.0**-30)}
+    network = agrees(make_model(nodes, batch(5), stored), tmp_path)
+    factor = network.nodes[1].op.factor
+    assert not network.is_exact
+    assert float(factor.mid) == 2 + 2.0**-30
+    assert 0 < float(factor.radius) < 2.0**-1070
+    doubles = {name: np.float64(value) for name, value in stored.items()}
+    assert read(make_model(nodes, batch(5), doubles, kind=TensorProto.DOUBLE), tmp_path).is_exact
+
+
 def test_weight_norm(tmp_path):
     nodes = [
         N("Mul", "v v", "squares"), N("ReduceSum", "squares last", "sums"), N("Sqrt", "sums", "norms"),
@@ -272,9 +285,9 @@ def test_bfloat16(tmp_path):
     assert network.nodes[1].op.weight.mid.tolist() == [values]
 
 
-def test_the_coarsest_type_on_the_way_counts(tmp_path):
+def test_every_type_on_the_way_counts(tmp_path):
     nodes = [N("Cast", "x", "h", to=int(TensorProto.FLOAT16)), N("Relu", "h", "r"), N("Cast", "r", "y", to=1)]
-    assert read(make_model(nodes, batch(3)), tmp_path).dtype == "float16"
+    assert read(make_model(nodes, batch(3)), tmp_path).dtype == "float16+float32"
 
 
 def test_a_stored_number_is_rounded_by_a_cast(tmp_path):

@@ -16,113 +16,11 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
 from lipcert.network.enclosure import Enclosure
+from lipcert.network.readers import onnx_arithmetic as arithmetic
 from lipcert.network.readers import onnx_sources as sources
 from lipcert.network.readers.onnx_call import Call, Handler
 from lipcert.network.readers.onnx_moves import MOVES, move
-from lipcert.network.readers.onnx_values import Array, Refusal, Value, Whole
-
-
-def _add(call: Call) -> Value:
-    left, right = _pair(call)
-    if isinstance(left, Enclosure) and isinstance(right, Enclosure):
-        return left + right
-    return _affine(left, right, 1)
-
-
-def _sub(call: Call) -> Value:
-    left, right = _pair(call)
-    if isinstance(left, Enclosure) and isinstance(right, Enclosure):
-        return left - right
-    return _affine(left, right, -1)
-
-
-def _mul(call: Call) -> Value:
-    left, right = _pair(call)
-    if isinstance(left, Enclosure) and isinstance(right, Enclosure):
-        return left * right
-    assert isinstance(left, Whole) and isinstance(right, Whole)
-    if left.slope is not None:
-        left, right = right, left
-    factor = left.pure()
-    slope = None if right.slope is None else factor * right.slope
-    return Whole(np.asarray(factor * right.constant), slope)
-
-
-def _div(call: Call) -> Value:
-    left, right = _pair(call)
-    if isinstance(left, Enclosure) and isinstance(right, Enclosure):
-        return left / right
-    assert isinstance(left, Whole) and isinstance(right, Whole)
-    divisor = right.pure()
-    if (divisor == 0).any():
-        raise ValueError("integers are divided by zero")
-    if left.slope is None:  # ONNX truncates towards zero
-        return Whole(np.sign(left.constant) * np.sign(divisor) * (np.abs(left.constant) // np.abs(divisor)))
-    if (left.constant % divisor).any() or (left.slope % divisor).any():
-        left.pure()
-    return Whole(left.constant // divisor, left.slope // divisor)
-
-
-def _mod(call: Call) -> Value:
-    remainder = np.fmod if call.flag("fmod") else np.mod
-    return Whole(np.asarray(remainder(call.whole(0).pure(), call.whole(1).pure())))
-
-
-def _pair(call: Call) -> tuple[Enclosure, Enclosure] | tuple[Whole, Whole]:
-    left, right = call.inputs[:2]
-    if isinstance(left, Enclosure) and isinstance(right, Enclosure):
-        return left, right
-    return call.whole(0), call.whole(1)
-
-
-def _affine(left: Any, right: Any, sign: int) -> Whole:
-    zero = np.zeros_like
-    slopes = [zero(w.constant) if w.slope is None else w.slope for w in (left, right)]
-    return Whole(np.asarray(left.constant + sign * right.constant), np.asarray(slopes[0] + sign * slopes[1]))
-
-
-def _neg(call: Call) -> Value:
-    return -call.numbers(0) if isinstance(call.inputs[0], Enclosure) else call.whole(0).map(np.negative)
-
-
-def _pow(call: Call) -> Value:
-    base, exponent = call.numbers(0), call.inputs[1]
-    power = call.exact(1) if isinstance(exponent, Enclosure) else call.whole(1).pure()
-    if power.size != 1 or float(power.reshape(())) not in (-1.0, -0.5, 0.5, 1.0, 2.0, 3.0):
-        raise Refusal(f"takes constants to the power {power}; fold constants when exporting")
-    match float(power.reshape(())):
-        case -1.0:
-            return base.reciprocal()
-        case -0.5:
-            return base.sqrt().reciprocal()
-        case 0.5:
-            return base.sqrt()
-        case 1.0:
-            return base
-        case 2.0:
-            return base * base
-        case _:
-            return base * base * base
-
-
-def _gemm(call: Call) -> Value:
-    left, right = call.numbers(0), call.numbers(1)
-    left = left.map(np.transpose) if call.flag("transA") else left
-    right = right.map(np.transpose) if call.flag("transB") else right
-    alpha, beta = (Enclosure.exact(call.number(name, 1.0)) for name in ("alpha", "beta"))
-    found = (left @ right) * alpha
-    return found + call.numbers(2) * beta if call.has(2) else found
-
-
-def _concat(call: Call) -> Value:
-    axis = call.integer("axis", 0)
-    if isinstance(call.inputs[0], Enclosure):
-        parts = [call.numbers(i) for i in range(len(call.inputs))]
-        mids, radii = [p.mid for p in parts], [p.radius for p in parts]
-        return Enclosure(np.concatenate(mids, axis), np.concatenate(radii, axis))
-    wholes = [call.whole(i) for i in range(len(call.inputs))]
-    slopes = [np.zeros_like(w.constant) if w.slope is None else w.slope for w in wholes]
-    return Whole(np.concatenate([w.constant for w in wholes], axis), np.concatenate(slopes, axis))
+from lipcert.network.readers.onnx_values import Array, Value, Whole
 
 
 def reduced_axes(call: Call, rank: int) -> list[int]:
@@ -208,37 +106,58 @@ _EXACT: Sequence[tuple[str, Callable[..., Any]]] = (
     ("Where", np.where),
 )
 
+def _computed(handler: Handler) -> Handler:
+    """Mark numbers that float32 cannot hold as computed: the deployed pass may round them more than once.
+
+    A radius of 2^-1074 says that they are no stored weights (`Network.is_exact`), and costs nothing.
+    """
+
+    def fold(call: Call) -> Value | list[Value]:
+        value = handler(call)
+        if not isinstance(value, Enclosure) or not value.is_exact or call.graph.kinds == {"float64"}:
+            return value
+        with np.errstate(over="ignore"):
+            held = np.array_equal(value.mid.astype(np.float32), value.mid)
+        return value if held else Enclosure(value.mid, np.full(value.shape, 2.0**-1074))
+
+    return fold
+
+
+_ARITHMETIC: Mapping[str, Handler] = {
+    "Add": arithmetic.add,
+    "Div": arithmetic.divide,
+    "Gemm": arithmetic.gemm,
+    "MatMul": lambda call: call.numbers(0) @ call.numbers(1),
+    "Mul": arithmetic.multiply,
+    "Pow": arithmetic.power,
+    "Reciprocal": lambda call: call.numbers(0).reciprocal(),
+    "ReduceL2": _reduce(lambda total, _: total.sqrt(), square=True),
+    "ReduceMean": _reduce(lambda total, count: total / Enclosure.exact(float(count))),
+    "ReduceSum": _either(_reduce_whole(np.sum), _reduce(lambda total, _: total)),
+    "ReduceSumSquare": _reduce(lambda total, _: total, square=True),
+    "Sqrt": lambda call: call.numbers(0).sqrt(),
+    "Sub": arithmetic.subtract,
+}
+
 FOLDS: Mapping[str, Handler] = MappingProxyType(
     {
         **dict.fromkeys(MOVES, move),
         **{name: _exactly(function) for name, function in _EXACT},
-        "Add": _add,
+        **{name: _computed(handler) for name, handler in _ARITHMETIC.items()},
         "Cast": sources.cast,
         "CastLike": sources.cast,
-        "Concat": _concat,
+        "Concat": arithmetic.concat,
         "Constant": sources.constant,
         "ConstantOfShape": sources.constant_of_shape,
-        "Div": _div,
         "Dropout": sources.identity,
-        "Gemm": _gemm,
         "Identity": sources.identity,
-        "MatMul": lambda call: call.numbers(0) @ call.numbers(1),
-        "Mod": _mod,
-        "Mul": _mul,
-        "Neg": _neg,
-        "Pow": _pow,
+        "Mod": arithmetic.modulo,
+        "Neg": arithmetic.negate,
         "Range": sources.whole_range,
-        "Reciprocal": lambda call: call.numbers(0).reciprocal(),
-        "ReduceL2": _reduce(lambda total, _: total.sqrt(), square=True),
         "ReduceMax": _reduce_whole(np.max),
-        "ReduceMean": _reduce(lambda total, count: total / Enclosure.exact(float(count))),
         "ReduceMin": _reduce_whole(np.min),
         "ReduceProd": _reduce_whole(np.prod),
-        "ReduceSum": _either(_reduce_whole(np.sum), _reduce(lambda total, _: total)),
-        "ReduceSumSquare": _reduce(lambda total, _: total, square=True),
         "Shape": sources.shape,
         "Size": sources.size,
-        "Sqrt": lambda call: call.numbers(0).sqrt(),
-        "Sub": _sub,
     }
 )

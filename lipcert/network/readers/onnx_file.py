@@ -28,8 +28,8 @@ def read_onnx(path: Path, input_shape: tuple[int, ...] | None = None) -> Network
             something other than 1.
 
     Returns:
-        The network of real arithmetic with exactly the stored weights. Its `dtype` is the coarsest float type
-        that data take in the graph ("float32", "float64", "float16" or "bfloat16").
+        The network of real arithmetic with exactly the stored weights. Its `dtype` is the float type that data have
+        in the graph: "float32", "float64", "float16", "bfloat16", or several joined by "+" where it casts.
 
     Raises:
         UsageError: the file is damaged or no ONNX model, holds NaN, or its input shape stays open.

@@ -36,7 +36,7 @@ def input_layout(name: str, dims: Dims | None, wanted: Shape | None) -> tuple[Sh
     if dims is None:
         if wanted is None:
             raise UsageError(f"the input '{name}' has no shape; give input_shape, the shape of one sample")
-        return wanted, (2, 3), True
+        return _filled(name, [None] * len(wanted), wanted), (2, 3), True
     if not dims:
         raise UsageError(f"the input '{name}' is a single number; a network needs a vector at least")
     if len(dims) == 1:

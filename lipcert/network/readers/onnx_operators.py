@@ -60,7 +60,6 @@ OPERATORS: Mapping[str, Handler] = MappingProxyType(
         "GlobalMaxPool": pooling.global_pool("max"),
         "Greater": pieces.greater,
         "Identity": sources.identity,
-        "Log": pieces.logarithm,
         "LogSoftmax": branches.softmax,
         "MatMul": matrix.matmul,
         "Max": branches.maximum,
@@ -90,22 +89,25 @@ OPERATORS: Mapping[str, Handler] = MappingProxyType(
 )
 
 _CONTROL = "is control flow; export the model with the branch or loop unrolled"
-_QUANTISED = "is part of a quantised model, whose steps jump; export the float model"
-_REASONS: Mapping[str, str] = MappingProxyType(
-    {
-        **dict.fromkeys(("If", "Loop", "Scan", "SequenceMap"), _CONTROL),
-        **dict.fromkeys(("Exp", "Sqrt", "Reciprocal", "Tan", "Sinh", "Cosh", "Det", "Inverse"), pieces.STEEP),
-        **dict.fromkeys(("ReduceProd", "ReduceSumSquare", "CumProd"), pieces.STEEP),
-        **dict.fromkeys(("Sign", "Floor", "Ceil", "Round", "ThresholdedRelu", "Hardmax", "Binarizer"), pieces.JUMPS),
-        **dict.fromkeys(("ArgMax", "ArgMin", "Equal", "Less", "GreaterOrEqual", "LessOrEqual", "Mod", "OneHot"), pieces.JUMPS),
-        **dict.fromkeys(("QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul"), _QUANTISED),
-        **dict.fromkeys(("DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"), _QUANTISED),
-        **dict.fromkeys(("LayerNormalization", "GroupNormalization", "InstanceNormalization"), NORMALISATION_REASON),
-        **dict.fromkeys(("RMSNormalization", "MeanVarianceNormalization", "LRN"), NORMALISATION_REASON),
-        **dict.fromkeys(("LpNormalization",), NORMALISATION_REASON),
-        **dict.fromkeys(("Attention", "Einsum"), PRODUCT_REASON),
-    }
-)
+_GROUPS = {
+    _CONTROL: "If Loop Scan SequenceMap",
+    pieces.STEEP: """
+        Exp Log Sqrt Reciprocal Tan Sinh Cosh Det Inverse ReduceProd ReduceSumSquare ReduceLogSumExp CumProd
+    """,
+    pieces.JUMPS: """
+        Sign Floor Ceil Round ThresholdedRelu Hardmax Binarizer ArgMax ArgMin Equal Less GreaterOrEqual LessOrEqual Mod
+        OneHot NonZero Not And Or
+    """,
+    "is part of a quantised model, whose steps jump; export the float model": """
+        QuantizeLinear DequantizeLinear QLinearConv QLinearMatMul DynamicQuantizeLinear ConvInteger MatMulInteger
+    """,
+    NORMALISATION_REASON: """
+        LayerNormalization GroupNormalization InstanceNormalization RMSNormalization MeanVarianceNormalization LRN
+        LpNormalization
+    """,
+    PRODUCT_REASON: "Attention Einsum LSTM GRU RNN SwiGLU LinearAttention",
+}
+_REASONS = MappingProxyType({name: why for why, names in _GROUPS.items() for name in names.split()})
 
 
 def reason(operator: str, on_constants: bool) -> str:

@@ -24,12 +24,13 @@ import numpy as np
 
 from lipcert.network.builder import Builder
 from lipcert.network.enclosure import Enclosure
-from lipcert.network.operators import Elementwise, Scale, Sum
+from lipcert.network.operators import Elementwise, Scale
 from lipcert.network.readers import common
 from lipcert.network.readers.onnx_call import Call
+from lipcert.network.readers.onnx_lines import ONE, ZERO, bare, behind_scales, equal, line_through, polynomial
 from lipcert.network.readers.onnx_values import Refusal, Refused, Tensor
 
-ONE, TWO, ZERO = (Enclosure.exact(float(v)) for v in (1, 2, 0))
+TWO = Enclosure.exact(2.0)
 PI = Enclosure(np.array(math.pi), np.array(2.0**-52))
 
 # The cubic coefficient of `gelu_tanh`, and how far that of a file may be from it: what rounding to float64 does.
@@ -52,7 +53,7 @@ def product(call: Call, left: Tensor, right: Tensor) -> Tensor:
     graph = call.graph
     nodes, batched = graph.aligned([left, right], call.name)
     shape = call.builder.nodes[nodes[0]].shape
-    (c, a), (d, b) = (_bare(call.builder, node) for node in nodes)
+    (c, a), (d, b) = (bare(call.builder, node) for node in nodes)
     for x, gate in ((a, b), (b, a)):
         try:
             found = _gated(call.builder, x, gate)
@@ -68,11 +69,12 @@ def quotient(call: Call, left: Tensor, right: Tensor) -> Tensor:
     """Append the quotient of two branches: softsign, or a stand-in that is reported if it is needed."""
     graph, builder = call.graph, call.builder
     nodes, batched = graph.aligned([left, right], call.name)
-    total, x = _bare(builder, nodes[0])
-    slope, offset, inside = _behind_scales(builder, nodes[1])
-    op = builder.nodes[inside].op
-    line = _line(builder, builder.nodes[inside].inputs[0], x) if _is(op, "abs") else None
-    if line is not None and _equal(line[1], ZERO) and offset.mid > 0 and slope.mid > 0 and line[0].mid != 0:
+    total, x = bare(builder, nodes[0])
+    slope, offset, inside = behind_scales(builder, nodes[1])
+    node = builder.nodes[inside]
+    size = isinstance(node.op, Elementwise) and node.op.name == "abs"
+    line = line_through(builder, node.inputs[0], x) if size else None
+    if line is not None and equal(line[1], ZERO) and offset.mid > 0 and slope.mid > 0 and line[0].mid != 0:
         inner = slope * (line[0] if line[0].mid > 0 else -line[0]) / offset
         known = Known("softsign", inner, (offset * inner).reciprocal())
         return graph.tensor(_emit(call, x, known, total), batched)
@@ -82,11 +84,11 @@ def quotient(call: Call, left: Tensor, right: Tensor) -> Tensor:
 
 def _emit(call: Call, x: int, known: Known, total: Enclosure) -> int:
     builder = call.builder
-    if not _equal(known.inner, ONE):
+    if not equal(known.inner, ONE):
         x = builder.add(Scale(known.inner, ZERO), x, name=f"{call.name}.in")
     y = builder.add(Elementwise(known.row), x, name=call.name)
     outer = known.outer * total
-    return y if _equal(outer, ONE) else builder.add(Scale(outer, ZERO), y, name=f"{call.name}.out")
+    return y if equal(outer, ONE) else builder.add(Scale(outer, ZERO), y, name=f"{call.name}.out")
 
 
 # --- gates --------------------------------------------------------------------------------------------------
@@ -94,24 +96,24 @@ def _emit(call: Call, x: int, known: Known, total: Enclosure) -> int:
 
 def _gated(builder: Builder, x: int, gate: int) -> Known | None:
     """Return what x * gate is as a function of x, or None where no identity applies."""
-    slope, offset, inside = _behind_scales(builder, gate)
+    slope, offset, inside = behind_scales(builder, gate)
     node = builder.nodes[inside]
     if not isinstance(node.op, Elementwise) or any(p.size != 1 for p in node.op.params):
         return None
     above = node.inputs[0]
-    line = _line(builder, above, x)
+    line = line_through(builder, above, x)
     if line is None:
         return _curved(builder, x, node.op, above, (slope, offset))
     c, d = line
-    if _is(node.op, "clip", "hardsigmoid") and _equal(offset, ZERO):
+    if node.op.name in ("clip", "hardsigmoid") and equal(offset, ZERO):
         return _hardswish(node.op, c, d, slope)
-    if not _equal(d, ZERO) or c.mid == 0:
+    if not equal(d, ZERO) or c.mid == 0:
         return None
-    if node.op.name == "sigmoid" and _equal(offset, ZERO):
+    if node.op.name == "sigmoid" and equal(offset, ZERO):
         return Known("silu", c, slope / c)
-    if node.op.name == "tanh" and _equal(slope, offset):
+    if node.op.name == "tanh" and equal(slope, offset):
         return Known("silu", TWO * c, slope / c)
-    if node.op.name == "erf" and _equal(slope, offset):
+    if node.op.name == "erf" and equal(slope, offset):
         s = c * TWO.sqrt()
         return Known("gelu", s, TWO * slope / s)
     return None
@@ -123,7 +125,7 @@ def _hardswish(op: Elementwise, c: Enclosure, d: Enclosure, slope: Enclosure) ->
         c, d, low, high = first * c, first * d + second, ZERO, ONE
     else:
         low, high = first, second
-    if not _equal(low, ZERO) or not _equal(TWO * d, high) or not 0 < high.mid < np.inf or c.mid == 0:
+    if not equal(low, ZERO) or not equal(TWO * d, high) or not 0 < high.mid < np.inf or c.mid == 0:
         return None
     inner = Enclosure.exact(6.0) * c / high
     return Known("hardswish", inner, slope * high / inner)
@@ -137,13 +139,13 @@ def _curved(
     if op.name != "tanh":
         return None
     inner = builder.nodes[above].op
-    if _is(inner, "softplus") and isinstance(inner, Elementwise) and float(inner.params[0].reshape(-1)[0]) == 1.0:
-        line = _line(builder, builder.nodes[above].inputs[0], x)
-        if line is None or not _equal(line[1], ZERO) or line[0].mid == 0 or not _equal(offset, ZERO):
+    if isinstance(inner, Elementwise) and inner.name == "softplus" and np.all(inner.params[0] == 1.0):
+        line = line_through(builder, builder.nodes[above].inputs[0], x)
+        if line is None or not equal(line[1], ZERO) or line[0].mid == 0 or not equal(offset, ZERO):
             return None
         return Known("mish", line[0], slope / line[0])
-    cubic = _polynomial(builder, above, x, 12)
-    if cubic is None or set(cubic) != {1, 3} or not _equal(slope, offset) or cubic[1].mid == 0:
+    cubic = polynomial(builder, above, x, 12)
+    if cubic is None or set(cubic) != {1, 3} or not equal(slope, offset) or cubic[1].mid == 0:
         return None
     root = (TWO / PI).sqrt()
     s = cubic[1] / root  # tanh(root (u + b u^3)) with u = s x
@@ -155,85 +157,3 @@ def _curved(
             "export it as one Gelu node (operator set 20 or newer), or in float64"
         )
     return Known("gelu_tanh", s, TWO * slope / s)
-
-
-# --- walking back through the nodes that were built ---------------------------------------------------------
-
-
-def _is(op: object, *names: str) -> bool:
-    return isinstance(op, Elementwise) and op.name in names
-
-
-def _equal(a: Enclosure, b: Enclosure) -> bool:
-    return a.is_exact and b.is_exact and bool(a.mid.reshape(-1)[0] == b.mid.reshape(-1)[0])
-
-
-def _scalar_scale(builder: Builder, node: int) -> tuple[Enclosure, Enclosure, int] | None:
-    """Return (factor, shift, input) of a Scale whose constants are single numbers."""
-    op = builder.nodes[node].op
-    if not isinstance(op, Scale) or op.factor.mid.size != 1 or op.shift.mid.size != 1:
-        return None
-    return op.factor.reshape(), op.shift.reshape(), builder.nodes[node].inputs[0]
-
-
-def _bare(builder: Builder, node: int) -> tuple[Enclosure, int]:
-    """Return (c, other) with node = c other, where other is not a multiple of anything."""
-    c = ONE
-    while (scale := _scalar_scale(builder, node)) is not None and _equal(scale[1], ZERO):
-        c, node = c * scale[0], scale[2]
-    return c, node
-
-
-def _behind_scales(builder: Builder, node: int, x: int = -1) -> tuple[Enclosure, Enclosure, int]:
-    """Return (c, d, other) with node = c other + d, where other is x, or no scale."""
-    c, d = ONE, ZERO
-    while node != x and (scale := _scalar_scale(builder, node)) is not None:
-        c, d, node = c * scale[0], c * scale[1] + d, scale[2]
-    return c, d, node
-
-
-def _line(builder: Builder, node: int, x: int) -> tuple[Enclosure, Enclosure] | None:
-    """Return (c, d) with node = c x + d, or None."""
-    c, d, other = _behind_scales(builder, node, x)
-    return (c, d) if other == x else None
-
-
-Polynomial = dict[int, Enclosure]  # degree -> coefficient
-
-
-def _polynomial(builder: Builder, node: int, x: int, depth: int) -> Polynomial | None:
-    """Return a node as a polynomial in x of degree at most 3, or None."""
-    if node == x:
-        return {1: ONE}
-    op, inputs = builder.nodes[node].op, builder.nodes[node].inputs
-    scale = _scalar_scale(builder, node)
-    if depth == 0 or not (scale is not None or isinstance(op, (Sum, Refused))):
-        return None
-    parts = [_polynomial(builder, i, x, depth - 1) for i in inputs]
-    known = [p for p in parts if p is not None]
-    if len(known) < len(parts):
-        return None
-    if scale is not None:
-        return _combine([(scale[0], known[0]), (scale[1], {0: ONE})])
-    if isinstance(op, Sum):
-        return _combine([(ONE if sign > 0 else -ONE, p) for sign, p in zip(op.signs, known, strict=True)])
-    assert isinstance(op, Refused)
-    if op.role == "power":
-        known = known * int(op.number)
-    elif op.role != "product":
-        return None
-    found: Polynomial = {0: ONE}
-    for factor in known:
-        found = _combine([(c, {i + j: e for j, e in factor.items()}) for i, c in found.items()])
-        if max(found) > 3:
-            return None
-    return found
-
-
-def _combine(terms: list[tuple[Enclosure, Polynomial]]) -> Polynomial:
-    """Return the sum of number * polynomial, without the coefficients that are exactly zero."""
-    found: Polynomial = {}
-    for number, part in terms:
-        for degree, coefficient in part.items():
-            found[degree] = found.get(degree, ZERO) + number * coefficient
-    return {degree: c for degree, c in found.items() if not _equal(c, ZERO)} or {0: ZERO}

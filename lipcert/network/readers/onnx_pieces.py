@@ -1,4 +1,4 @@
-"""Operators without a slope bound of their own that exporters use as pieces of activations: Pow, Log, Greater, Where.
+"""Operators without a slope bound of their own that exporters use as pieces of activations: Pow, Greater, Where.
 
 Each leaves a stand-in (`Refused`), which a pattern may replace; what is left of them is reported.
 """
@@ -41,17 +41,10 @@ def power(call: Call) -> Value:
     return _stand_in(call, x, Refused(call.item(STEEP), "power", exponent))
 
 
-def logarithm(call: Call) -> Value:
-    """log(sigmoid(x)) is an activation."""
-    x = call.data()
-    node = call.builder.nodes[x.node]
-    if not isinstance(node.op, Elementwise) or node.op.name != "sigmoid":
-        raise Refusal(STEEP)
-    return Tensor(call.builder.add(Elementwise("logsigmoid"), *node.inputs, name=call.name), x.batched)
-
-
 def greater(call: Call) -> Value:
     """A comparison with a number, on which a softplus of torch depends."""
+    if isinstance(call.inputs[1], Tensor):
+        raise Refusal(JUMPS)
     return _stand_in(call, call.data(), Refused(call.item(JUMPS), "above", _number(call, 1)))
 
 
@@ -61,7 +54,9 @@ def where(call: Call) -> Value:
     log(1 + e^t) - t = log(1 + e^-t) <= e^-20. The forward error of a deployed softplus covers that
     (`activations.SOFTPLUS_GAP`).
     """
-    choice, identity, smooth = (call.data(position) for position in range(3))
+    choice, identity, smooth = call.inputs
+    if not (isinstance(choice, Tensor) and isinstance(identity, Tensor) and isinstance(smooth, Tensor)):
+        raise Refusal(JUMPS)
     above, plus = (call.builder.nodes[value.node] for value in (choice, smooth))
     known = isinstance(above.op, Refused) and above.op.role == "above" and above.op.number >= 20.0
     plain = isinstance(plus.op, Elementwise) and plus.op.name == "softplus" and plus.op.params[0] == 1.0

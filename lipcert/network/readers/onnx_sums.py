@@ -13,7 +13,7 @@ ONE, ZERO = Enclosure.exact(1.0), Enclosure.exact(0.0)
 
 
 def add(call: Call) -> Value:
-    """Sum of two or more inputs; constants are added up first."""
+    """Sum of the inputs, constants last."""
     return _signed(call, [1] * len(call.inputs))
 
 
@@ -30,21 +30,18 @@ def mean(call: Call) -> Value:
 
 
 def _signed(call: Call, signs: list[int]) -> Tensor:
-    found: Tensor | None = None
-    sign, shift = 1, ZERO
-    for position, own in enumerate(signs):
+    positions = sorted(range(len(signs)), key=lambda p: not isinstance(call.inputs[p], Tensor))  # data first
+    found, sign = call.data(positions[0]), signs[positions[0]]
+    for position in positions[1:]:
         value = call.inputs[position]
-        if not isinstance(value, Tensor):
-            constant = _old_broadcast(call, position)
-            shift = shift + (constant if own == 1 else -constant)
-        elif found is None:
-            found, sign = value, own
+        if isinstance(value, Tensor):
+            found = add_signed(call, found, value, (sign, signs[position]))
         else:
-            found, sign = add_signed(call, found, value, (sign, own)), 1
-    assert found is not None
-    if sign == 1 and shift is ZERO:
-        return found
-    return scaled(call, found, ONE if sign == 1 else -ONE, shift)
+            constant = _old_broadcast(call, position)
+            shift = constant if signs[position] == 1 else -constant
+            found = scaled(call, found, ONE if sign == 1 else -ONE, shift)
+        sign = 1
+    return found
 
 
 def add_signed(call: Call, left: Tensor, right: Tensor, signs: tuple[int, int]) -> Tensor:

@@ -1,0 +1,190 @@
+r"""`lipsdp-cvxpy`: LipSDP through CVXPY, in banded form, for comparison with the interior-point method of `lipsdp`.
+
+The matrix Z of the multiplier rule is block tridiagonal on a chain. It is positive semidefinite if and only if it is a
+sum of positive semidefinite matrices on two neighbouring blocks each (chordal decomposition), that is if there
+are symmetric Q_1 .. Q_{l-1} with
+
+    [ Q_{k-1} + 2 W_k' Lambda_k alpha_k beta_k W_k    -W_k' Lambda_k (alpha_k + beta_k) ]
+    [ .                                                2 Lambda_k - Q_k                 ]   >= 0,   k = 1 .. l,
+
+Q_0 = I and Q_l = F C'C; F is maximised. An input wider than the first layer is replaced by the triangle of a QR factorisation
+(Z sees W_1 W_1' only). Block k is measured in units of g_k, a power of two near the size that the multipliers of
+`eclipse-fast` give it: W_k -> W_k g_{k-1} / g_k, lambda_k -> lambda_k g_k^2, F -> F g_{l+1}^2, so that all multipliers
+are of order 1. They are capped: a dead or a linear neuron's would be infinite.
+
+The solver's status and value are not believed. Its multipliers, clipped to be non-negative, are mixed with those of
+`eclipse-fast` in several shares (the feasible set is convex, and those lie inside), the best mixture is proposed,
+and the rule decides. Where nothing of the solver is of use, there is no bound.
+
+Source: LipSDP, Fazlyab et al. 2019; the banded form: Xue et al. 2022 (Chordal-LipSDP), here with the cliques of a chain.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import numpy as np
+
+from lipcert.bounds.chain import Chain, chain_of, obstacle
+from lipcert.bounds.conic import Attempt, ask, solvers_for, triangle
+from lipcert.bounds.eclipse import target_of
+from lipcert.bounds.eclipse_fast import EclipseFast
+from lipcert.bounds.method import Method, Proposal, Solver
+from lipcert.bounds.targets import propose_target
+from lipcert.errors import InconclusiveError
+from lipcert.network.activations import slope_interval
+from lipcert.network.enclosure import Float
+from lipcert.network.graph import Network
+from lipcert.network.operators import Elementwise, Operator
+from lipcert.proof.claims import Norm
+from lipcert.proof.lifted import Lifted, lift
+from lipcert.proof.rules.multipliers import Multipliers
+
+MOST_ENTRIES = 600_000  # of the triangles of all matrices; beyond, SCS takes hours and interior-point solvers tens of GiB
+MOST_PRODUCTS = 40_000_000  # coefficients of W' Lambda alpha beta W, needed where alpha beta is not 0
+CAP = 2.0**14  # of scaled multipliers
+SHARES = (0.0, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 0.5)  # of `eclipse-fast`
+
+
+@dataclass(frozen=True, eq=False)
+class Scaled:
+    """A chain in units in which all multipliers are of order 1.
+
+    Attributes:
+        units: g_k^2 by which multipliers of layer k are divided to return. output: g_{l+1}^2, likewise for F.
+    """
+
+    chain: Chain
+    units: list[float]
+    output: float
+
+
+class LipSdpCvxpy(Method):
+    """The best bound of the multiplier rule, by general conic solvers."""
+
+    name: ClassVar[str] = "lipsdp-cvxpy"
+    summary: ClassVar[str] = "all multipliers jointly optimal, by general conic solvers (MOSEK, Clarabel, SCS)"
+    norms: ClassVar[frozenset[Norm]] = Multipliers.norms
+    cost: ClassVar[str] = "one conic program with a matrix of side 2 n per layer: seconds to hours, see `lipsdp`"
+
+    def refuses(self, network: Network, norm: Norm) -> str | None:
+        """Return why the network is not a chain of affordable size, or None; looks at shapes only."""
+        reason = obstacle(network)
+        if reason is not None:
+            return reason
+        sizes = [node.size for _, node in network.activation_nodes()]
+        pairs = list(pairwise([min(network.nodes[0].size, sizes[0]), *sizes]))
+        entries = sum(triangle(before + after) for before, after in pairs)
+        if entries > MOST_ENTRIES:
+            return f"its program has {entries} matrix entries, too many for general solvers ({MOST_ENTRIES} at most)"
+        curved = [_is_curved(node.op) for _, node in network.activation_nodes()]
+        products = sum(after * before**2 for (before, after), bent in zip(pairs, curved, strict=True) if bent)
+        if products > MOST_PRODUCTS:
+            return f"its program has {products} coefficients, too many for general solvers ({MOST_PRODUCTS} at most)"
+        return None
+
+    def propose(self, network: Network, norm: Norm, time_limit: float | None) -> Proposal:
+        """Propose the best mixture of the solver's multipliers with those of `eclipse-fast`."""
+        begin, limit = time.monotonic(), math.inf if time_limit is None else time_limit
+        lifted = lift(network)
+        chain = chain_of(lifted)
+        with np.errstate(all="ignore"):  # what is not finite is refused by the rule
+            try:
+                plain = EclipseFast().multipliers(chain)
+            except np.linalg.LinAlgError:
+                raise InconclusiveError("the layers' gains over- or underflow float64") from None
+            if not all(matrix.any() for matrix in (*chain.weights, chain.last)):
+                note = "a layer is zero: any multipliers prove the bound, no solver was asked"
+                return propose_target(lifted, plain, None, (note,))
+            scaled = scale(chain, plain, target_of(lifted, plain))
+            attempt, found = _solve(scaled, lambda: limit - (time.monotonic() - begin))
+            if found is None:
+                raise InconclusiveError(f"no solver gave usable multipliers ({'; '.join(attempt.failures)})")
+            return _nudge(lifted, plain, found, attempt, scaled.output)
+
+
+def _is_curved(op: Operator) -> bool:
+    """Whether W' Lambda alpha beta W enters the program."""
+    assert isinstance(op, Elementwise)  # `obstacle` refuses all others
+    alpha, beta = slope_interval(op)
+    return bool((alpha * beta).any())
+
+
+def scale(chain: Chain, multipliers: list[Float], target: float) -> Scaled:
+    """Return the chain in the units that feasible multipliers and their F suggest, its input reduced."""
+    exponents = [0, *(_half(float(part.min())) for part in multipliers), _half(target)]
+    first = chain.weights[0]
+    if first.shape[1] > first.shape[0]:
+        first = np.linalg.qr(first.T)[1].T
+    matrices = [first, *chain.weights[1:], chain.last]
+    moved = [np.ldexp(w, before - after) for w, (before, after) in zip(matrices, pairwise(exponents), strict=True)]
+    units = [math.ldexp(1.0, 2 * e) for e in exponents[1:]]
+    return Scaled(replace(chain, weights=moved[:-1], last=moved[-1]), units[:-1], units[-1])
+
+
+def _half(value: float) -> int:
+    """Return e with 2^e near value^(-1/2)."""
+    if not (math.isfinite(value) and value > 0):
+        raise InconclusiveError("the layers' gains over- or underflow float64")
+    return -(math.frexp(value)[1] // 2)
+
+
+def _solve(scaled: Scaled, left: Any) -> tuple[Attempt, list[Float] | None]:
+    """Return what the solvers said, and their multipliers, clipped and in the units of the network."""
+    import cvxpy as cp
+
+    chain = scaled.chain
+    multipliers = [cp.Variable(len(alpha), nonneg=True) for alpha in chain.alpha]
+    target = cp.Variable(nonneg=True)
+    inner = [cp.Variable((len(a),) * 2, symmetric=True) for a in chain.alpha[:-1]]
+    edges = [np.eye(chain.weights[0].shape[1]), *inner, target * (chain.last.T @ chain.last)]
+    conditions = [part <= CAP for part in multipliers]
+    for k, (values, ends) in enumerate(zip(multipliers, pairwise(edges), strict=True)):
+        conditions.append(_band(chain, k, values, ends) >> 0)
+    problem = cp.Problem(cp.Maximize(target), conditions)
+    largest = max(triangle(sum(weight.shape)) for weight in chain.weights)
+    attempt = ask(problem, solvers_for(largest, with_mosek=True), left())
+    if attempt.solver is None:
+        return attempt, None
+    found = [np.maximum(np.asarray(part.value, dtype=np.float64).ravel(), 0.0) for part in multipliers]
+    return attempt, [part / unit for part, unit in zip(found, scaled.units, strict=True)]
+
+
+def _band(chain: Chain, k: int, values: Any, ends: tuple[Any, Any]) -> Any:
+    """Return the matrix of layer k (from 0) as a CVXPY expression."""
+    import cvxpy as cp
+
+    weight, alpha, beta = chain.weights[k], chain.alpha[k], chain.beta[k]
+    first, last = ends
+    if (alpha * beta).any():
+        n = weight.shape[1]
+        products = (weight[:, :, None] * weight[:, None, :]).reshape(len(weight), n * n)
+        first = first + cp.reshape(products.T @ cp.multiply(2.0 * alpha * beta, values), (n, n), order="C")
+    crossing = -cp.multiply((weight * (alpha + beta)[:, None]).T, cp.reshape(values, (1, len(alpha)), order="C"))
+    return cp.bmat([[first, crossing], [crossing.T, 2.0 * cp.diag(values) - last]])
+
+
+def _nudge(lifted: Lifted, plain: list[Float], found: list[Float], attempt: Attempt, unit: float) -> Proposal:
+    """Propose the best mixture that can be proved; `plain` are feasible multipliers.
+
+    Raises:
+        InconclusiveError: none can.
+    """
+    mixtures = {share: [(1 - share) * a + share * b for a, b in zip(found, plain, strict=True)] for share in SHARES}
+    targets = {share: target_of(lifted, mixed) for share, mixed in mixtures.items()}
+    claimed = math.sqrt(unit / attempt.value) if attempt.value > 0 else math.nan
+    for share in sorted((s for s in SHARES if targets[s] > 0), key=lambda s: -targets[s]):
+        try:
+            proposal = propose_target(lifted, mixtures[share])
+        except InconclusiveError:
+            continue
+        proved = float(proposal.witness["inverse_square"][0]) ** -0.5
+        said = f"{attempt.solver} says '{attempt.status}' and {claimed:.8g}; its multipliers prove {proved:.8g}"
+        mixed = f" after mixing with a share of {share:g} of those of 'eclipse-fast'" if share else ""
+        solver = Solver(f"cvxpy {attempt.solver}", attempt.status)
+        return replace(proposal, solver=solver, notes=(said + mixed, *attempt.failures))
+    raise InconclusiveError(f"{attempt.solver} says '{attempt.status}', but its multipliers prove nothing")
