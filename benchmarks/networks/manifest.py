@@ -114,6 +114,17 @@ def open_network(shared: Path, file: str) -> tuple[Network, Array, Array]:
     return network, (images * steps.scale).astype(np.float32).reshape(-1, *network.input_shape), labels
 
 
+def open_bare(shared: Path, file: str) -> Network:
+    """Open a network as the file computes it: its input is what the file takes, normalised or not.
+
+    Raises:
+        KeyError: the manifest has no such network.
+        UnsupportedError: parts of the network have no sound rule.
+    """
+    entry = {e.file: e for e in read_manifest(shared)}[file]
+    return _read(shared / file, entry)
+
+
 def load_data(shared: Path, entry: Entry) -> tuple[Array, Array]:
     """Return the stored images, float64 in the layout that the network takes, and the labels."""
     if entry.task not in _DATASETS:

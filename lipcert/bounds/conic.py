@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-LARGEST_CLARABEL = 1_000  # entries of the triangle of one matrix: its factors grow with the cube
+LARGEST_CLARABEL = 1_200  # entries of the triangle of one matrix: its factors grow with the cube
 TOLERANCE_CLARABEL = 1e-10
 TOLERANCE_SCS = 1e-7
-STEPS_SCS = 50_000
+STEPS_SCS = 20_000
 UNLIMITED = 1e9  # seconds
 
 

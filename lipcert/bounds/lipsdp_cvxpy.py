@@ -1,28 +1,29 @@
-r"""`lipsdp-cvxpy`: LipSDP through CVXPY, in banded form, for comparison with the interior-point method of `lipsdp`.
+r"""`lipsdp-cvxpy`: LipSDP through CVXPY in banded form, a second way to the optimum of `lipsdp`.
 
-The matrix Z of the multiplier rule is block tridiagonal on a chain. It is positive semidefinite if and only if it is a
-sum of positive semidefinite matrices on two neighbouring blocks each (chordal decomposition), that is if there
-are symmetric Q_1 .. Q_{l-1} with
+The matrix Z of the multiplier rule is block tridiagonal on a chain. It is positive semidefinite if and only if
+it is a sum of positive semidefinite matrices on two neighbouring blocks each (chordal decomposition), that is if
+there are symmetric Q_1 .. Q_{l-1} with
 
     [ Q_{k-1} + 2 W_k' Lambda_k alpha_k beta_k W_k    -W_k' Lambda_k (alpha_k + beta_k) ]
-    [ .                                                2 Lambda_k - Q_k                 ]   >= 0,   k = 1 .. l,
+    [ .                                               2 Lambda_k - Q_k                  ]  >=  0,   k = 1 .. l,
 
-Q_0 = I and Q_l = F C'C; F is maximised. An input wider than the first layer is replaced by the triangle of a QR factorisation
-(Z sees W_1 W_1' only). Block k is measured in units of g_k, a power of two near the size that the multipliers of
-`eclipse-fast` give it: W_k -> W_k g_{k-1} / g_k, lambda_k -> lambda_k g_k^2, F -> F g_{l+1}^2, so that all multipliers
-are of order 1. They are capped: a dead or a linear neuron's would be infinite.
+Q_0 = I and Q_l = F C'C; F is maximised. An input wider than the first layer is replaced by the triangle of QR factors
+(only W_1 W_1' counts). Block k is measured in units of g_k, a power of two near the size that `eclipse-fast` gives
+it: W_k -> W_k g_{k-1} / g_k, lambda_k -> lambda_k g_k^2, F -> F g_{l+1}^2, so that all multipliers are of order 1.
+They are capped: those of dead and of linear neurons would be infinite.
 
 The solver's status and value are not believed. Its multipliers, clipped to be non-negative, are mixed with those of
 `eclipse-fast` in several shares (the feasible set is convex, and those lie inside), the best mixture is proposed,
 and the rule decides. Where nothing of the solver is of use, there is no bound.
 
-Source: LipSDP, Fazlyab et al. 2019; the banded form: Xue et al. 2022 (Chordal-LipSDP), here with the cliques of a chain.
+Source: LipSDP, Fazlyab et al. 2019; banded by chordal decomposition: Chordal-LipSDP, Xue et al. 2022.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -44,10 +45,11 @@ from lipcert.proof.claims import Norm
 from lipcert.proof.lifted import Lifted, lift
 from lipcert.proof.rules.multipliers import Multipliers
 
-MOST_ENTRIES = 600_000  # of the triangles of all matrices; beyond, SCS takes hours and interior-point solvers tens of GiB
+MOST_ENTRIES = 600_000  # of the triangles of all matrices; beyond, SCS takes hours, the others tens of GiB
 MOST_PRODUCTS = 40_000_000  # coefficients of W' Lambda alpha beta W, needed where alpha beta is not 0
 CAP = 2.0**14  # of scaled multipliers
-SHARES = (0.0, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 0.5)  # of `eclipse-fast`
+SHARES = (0.0, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 0.5)  # of `eclipse-fast`, in the mixtures
+SAME = 1e-9  # mixtures whose F differs by less, relative, are equally good: the smallest share is taken
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +135,7 @@ def _half(value: float) -> int:
     return -(math.frexp(value)[1] // 2)
 
 
-def _solve(scaled: Scaled, left: Any) -> tuple[Attempt, list[Float] | None]:
+def _solve(scaled: Scaled, left: Callable[[], float]) -> tuple[Attempt, list[Float] | None]:
     """Return what the solvers said, and their multipliers, clipped and in the units of the network."""
     import cvxpy as cp
 
@@ -174,17 +176,21 @@ def _nudge(lifted: Lifted, plain: list[Float], found: list[Float], attempt: Atte
     Raises:
         InconclusiveError: none can.
     """
-    mixtures = {share: [(1 - share) * a + share * b for a, b in zip(found, plain, strict=True)] for share in SHARES}
+    mixtures = {w: [(1 - w) * a + w * b for a, b in zip(found, plain, strict=True)] for w in SHARES}
     targets = {share: target_of(lifted, mixed) for share, mixed in mixtures.items()}
+    enough = max(targets.values()) * (1.0 - SAME)
     claimed = math.sqrt(unit / attempt.value) if attempt.value > 0 else math.nan
-    for share in sorted((s for s in SHARES if targets[s] > 0), key=lambda s: -targets[s]):
+    usable = [share for share in SHARES if targets[share] > 0]
+    for share in sorted(usable, key=lambda s: (targets[s] < enough, s if targets[s] >= enough else -targets[s])):
         try:
             proposal = propose_target(lifted, mixtures[share])
         except InconclusiveError:
             continue
         proved = float(proposal.witness["inverse_square"][0]) ** -0.5
-        said = f"{attempt.solver} says '{attempt.status}' and {claimed:.8g}; its multipliers prove {proved:.8g}"
+        said = f"{attempt.solver} says '{attempt.status}' and {claimed:.9g}; its multipliers prove {proved:.9g}"
         mixed = f" after mixing with a share of {share:g} of those of 'eclipse-fast'" if share else ""
         solver = Solver(f"cvxpy {attempt.solver}", attempt.status)
         return replace(proposal, solver=solver, notes=(said + mixed, *attempt.failures))
-    raise InconclusiveError(f"{attempt.solver} says '{attempt.status}', but its multipliers prove nothing")
+    raise InconclusiveError(
+        f"{attempt.solver} says '{attempt.status}', but its multipliers prove nothing: allow more time, or use 'lipsdp'"
+    )

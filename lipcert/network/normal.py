@@ -16,6 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from lipcert.network.activations import TABLE, slope_interval
 from lipcert.network.builder import prune
 from lipcert.network.enclosure import TINY, Enclosure, gamma, round_up
 from lipcert.network.graph import Network, Node, Shape
@@ -24,6 +25,7 @@ from lipcert.network.operators import (
     Affine,
     Conv,
     Dense,
+    Elementwise,
     Gather,
     Operator,
     Reshape,
@@ -43,7 +45,7 @@ def normal_form(network: Network) -> Network:
     nodes: list[Node] = [network.nodes[0]]
     place = [0]
     for old, node in enumerate(network.nodes[1:], start=1):
-        node = replace(node, inputs=tuple(place[i] for i in node.inputs))
+        node = replace(node, inputs=tuple(place[i] for i in node.inputs), op=_as_scale(node.op))
         alone = len(node.inputs) == 1 and len(network.consumers[network.nodes[old].inputs[0]]) == 1
         place.append(_emit(nodes, node, alone))
     kept = prune(nodes, place[-1])
@@ -128,6 +130,16 @@ def _moves_nothing(op: Operator, before: Shape, after: Shape) -> bool:
             return bool(trivial) and op.factor.is_exact and op.shift.is_exact
         case _:
             return False
+
+
+def _as_scale(op: Operator) -> Operator:
+    """Rewrite an activation whose slopes leave no choice, such as a leaky ReLU of slope 1, as the scaling it is."""
+    if not isinstance(op, Elementwise):
+        return op
+    alpha, beta = slope_interval(op)
+    if not (alpha == beta).all() or TABLE[op.name].function(np.zeros(alpha.shape), *op.params).any():
+        return op
+    return Scale(Enclosure.exact(alpha), ZERO)
 
 
 def _as_dense(nodes: list[Node], node: Node) -> int | None:

@@ -5,7 +5,8 @@
     v_k = phi_k(z_k)                         slopes in [alpha_k, beta_k], entry by entry
     y = sum_j C_j v_j  (+ constants)
 
-Constants drop out of differences and are left out. Chains, residual sums, concatenations, pooling by averages and
+Constants drop out of differences and are left out. Activations whose slope is fixed everywhere (alpha = beta) are
+linear up to a constant, and are no blocks but factors of the rows behind them. Chains, residual sums, concatenations, pooling by averages and
 convolutions differ only in which R_kj are there. The matrices are composed in `Enclosure` arithmetic along the
 affine stretches between activations, so they hold the exact real coefficients.
 
@@ -47,7 +48,7 @@ class Block:
     """One activation node.
 
     Attributes:
-        node: index in the normal form.
+        node: index in the normal form; its slopes are not all fixed.
         alpha, beta: (n,) slope intervals, rounded outward.
         row: R_kj by block j < k, each (n, n_j).
     """
@@ -92,7 +93,12 @@ def lift(network: Network) -> Lifted:
     for index, node in enumerate(network.nodes[1:], start=1):
         inputs = [rows[i] for i in node.inputs]
         if isinstance(node.op, Elementwise):
-            blocks.append(_block(index, node, inputs[0]))
+            alpha, beta = (np.broadcast_to(side, node.shape).ravel() for side in slope_interval(node.op))
+            if is_linear(node.op):
+                slopes = Enclosure.exact(alpha).reshape(-1, 1)
+                rows.append({j: matrix * slopes for j, matrix in inputs[0].items()})
+                continue
+            blocks.append(Block(index, alpha, beta, inputs[0]))
             rows.append({len(blocks): identity(node.size)})
         else:
             rows.append(_affine_row(network, node, inputs))
@@ -112,10 +118,10 @@ def _within_budget(entries: int, where: str) -> None:
         )
 
 
-def _block(index: int, node: Node, row: Row) -> Block:
-    assert isinstance(node.op, Elementwise)
-    alpha, beta = (np.broadcast_to(side, node.shape).ravel() for side in slope_interval(node.op))
-    return Block(index, alpha, beta, row)
+def is_linear(op: Elementwise) -> bool:
+    """Whether all slopes are fixed: alpha = beta in every entry."""
+    alpha, beta = slope_interval(op)
+    return bool((alpha == beta).all())
 
 
 def _affine_row(network: Network, node: Node, inputs: list[Row]) -> Row:

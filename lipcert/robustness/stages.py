@@ -22,7 +22,8 @@ from lipcert.robustness.verdicts import Status, Verdicts
 
 Images = npt.NDArray[np.float32]
 
-LOSS = 0.01  # share of a radius, or of the least eps, that rounding may cost before a finer pass is worth its time
+# a finer pass is worth its time where rounding costs more than this share of the radius, and of the least eps
+LOSS, LOSS_OF_EPS = 0.01, 0.02
 
 
 class Stage(ABC):
@@ -53,7 +54,7 @@ class GlobalStage(Stage):
     """Predictions, and radii from one Lipschitz bound.
 
     Samples whose verdict at some eps the rounding errors of a pass leave open, or whose radius they lower by more
-    than `LOSS`, go to the next pass.
+    than `LOSS` and `LOSS_OF_EPS`, go to the next pass.
     """
 
     name: ClassVar[str] = "global"
@@ -116,9 +117,10 @@ class GlobalStage(Stage):
         radius = self._margins.radii(lower, labels, forward.deployed)
         verdicts.radius[rows] = radius
         ceiling = self._margins.ceiling(upper, labels, forward.deployed)
-        lost = np.where(ceiling < RADIUS_CAP, ceiling - radius, np.where(radius < RADIUS_CAP, np.inf, 0.0))
+        # the true radius of this bound is about in the middle
+        lost = np.where(ceiling < RADIUS_CAP, 0.5 * (ceiling - radius), np.where(radius < RADIUS_CAP, np.inf, 0.0))
         open_ = np.asarray(((radius[:, None] < self._eps) & ~(ceiling[:, None] < self._eps)).any(axis=1))
-        open_ |= ~(lost <= LOSS * np.maximum(radius, self._eps.min()))
+        open_ |= ~(lost <= np.maximum(LOSS * radius, LOSS_OF_EPS * self._eps.min()))
         if run is self._passes[-1]:
             open_[:] = False
         kept = lost[~open_]

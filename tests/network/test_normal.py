@@ -178,3 +178,14 @@ def test_only_a_softmax_over_the_whole_output_is_set_aside() -> None:
     assert kinds(strip_softmax(network)) == ["Input", "Dense"]
     grouped = chain((6,), dense(4, 6), (Reshape(), (2, 2)), Softmax(1))
     assert strip_softmax(grouped) is grouped
+
+
+def test_an_activation_without_a_choice_of_slope_is_a_scaling() -> None:
+    straight = Elementwise("leaky_relu", (np.array([1.0, 1.0, 1.0]),))
+    open_ended = Elementwise("clip", (np.array(-np.inf), np.array(np.inf)))
+    network = chain((4,), dense(3, 4), straight, dense(3, 3), open_ended, relu)
+    normal = normal_form(network)
+    assert kinds(normal) == ["Input", "Dense", "relu"]
+    assert_same_function(network, normal)
+    bent = chain((4,), dense(3, 4), Elementwise("leaky_relu", (np.array([1.0, 1.0, 0.5]),)))
+    assert kinds(normal_form(bent)) == ["Input", "Dense", "leaky_relu"]

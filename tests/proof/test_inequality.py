@@ -81,6 +81,18 @@ def test_blocks_read_earlier_blocks_only(network: Network) -> None:
             assert all(0 <= j < k and matrix.shape == (block.size, lifted.sizes[j]) for j, matrix in block.row.items())
 
 
+@pytest.mark.parametrize("slopes", [1.0, [1.0, 1.0, 1.0]])
+def test_activations_with_fixed_slopes_are_no_blocks(slopes: object) -> None:
+    """leaky_relu of slope 1 is the identity, a clip between equal numbers is constant."""
+    first, second = matrices(3, 4, 3, 2)
+    linear = Elementwise("leaky_relu", (np.array(slopes),))
+    lifted = lift(subject(mlp([first, second], linear), "output"))
+    assert lifted.blocks == ()
+    np.testing.assert_allclose(lifted.output[0].mid, second @ first, rtol=1e-14)
+    constant = Elementwise("clip", (np.array(0.5), np.array(0.5)))
+    assert not lift(subject(mlp([first, second], constant), "output")).output[0].mid.any()
+
+
 def test_composed_matrices_enclose_the_exact_products() -> None:
     """Two dense layers that cannot be merged, as the first has another user."""
     first, second = matrices(1, 4, 3, 3)

@@ -8,8 +8,7 @@ from lipcert.bounds.method import Method
 from lipcert.bounds.registry import METHODS, find_method
 from lipcert.testing import check_method, check_order
 
-
-SLOW = {"lipsdp-cvxpy"}  # a general conic solver for each of some sixty networks
+SLOW = {"eclipse", "lipsdp-cvxpy"}  # a general conic solver for each layer or each of some sixty networks
 CASES = [
     pytest.param(method, id=method.name, marks=[pytest.mark.slow] if method.name in SLOW else []) for method in METHODS
 ]

@@ -41,7 +41,7 @@ from lipcert.proof.rules.base import Derivation, Rule
 class Multipliers(Rule):
     """One non-negative multiplier per neuron.
 
-    Witness arrays: ``multipliers`` (N,) float64, all neurons of the normal form in node order; ``inverse_square``
+    Witness arrays: ``multipliers`` (N,) float64, all neurons of the lifted form in node order; ``inverse_square``
     (1,) float64, the F > 0 for which the inequality is to be proved.
     """
 
