@@ -6,9 +6,9 @@
     y = sum_j C_j v_j  (+ constants)
 
 Constants drop out of differences and are left out. Activations whose slope is fixed everywhere (alpha = beta) are
-linear up to a constant, and are no blocks but factors of the rows behind them. Chains, residual sums, concatenations, pooling by averages and
-convolutions differ only in which R_kj are there. The matrices are composed in `Enclosure` arithmetic along the
-affine stretches between activations, so they hold the exact real coefficients.
+linear up to a constant, and are no blocks but factors of the rows behind them. Chains, residual sums,
+concatenations, pooling by averages and convolutions differ only in which R_kj are there. The matrices are composed in
+`Enclosure` arithmetic along the affine stretches between activations, so they hold the exact real coefficients.
 
 Source: LipSDP (Fazlyab et al. 2019) for chains; the graph form is the same statement with other sparsity.
 """

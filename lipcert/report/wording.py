@@ -123,10 +123,24 @@ def recheck(report: Report) -> list[Step]:
     certificate = report.bound.certificate
     if certificate is not None:
         purpose = "The bound is proved for these weights: a small checker derives it again, without any solver."
-        steps.append(Step(purpose, f"lipcert check {shlex.quote(certificate)} {model}"))
+        options = _model_options(report.provenance.command or "")
+        steps.append(Step(purpose, " ".join(["lipcert check", shlex.quote(certificate), model, *options])))
     if report.provenance.command is not None:
         steps.append(Step("Everything again, from the start.", report.provenance.command))
     return steps
+
+
+def _model_options(command: str) -> list[str]:
+    """Return the options of a command that say what the model is: normalisation is part of it."""
+    words = shlex.split(command)
+    found = []
+    for option, following in zip(words, [*words[1:], ""], strict=True):
+        name, _, joined = option.partition("=")
+        if name in ("--mean", "--std", "--input-shape"):
+            found.append(shlex.quote(option) if joined else f"{option} {shlex.quote(following)}")
+        elif option == "--allow-pickle":
+            found.append(option)
+    return found
 
 
 def _listed(parts: list[str]) -> str:

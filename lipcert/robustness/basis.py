@@ -20,7 +20,8 @@ from lipcert.proof.rules import Step
 from lipcert.proof.subject import subject
 from lipcert.results import BoundResult
 from lipcert.robustness.forward import ForwardPass, honest_precisions, l2_steps
-from lipcert.robustness.margins import Head, Margins, l2_dilation, margin_slopes
+from lipcert.robustness.head import Head
+from lipcert.robustness.margins import Margins, l2_dilation, margin_slopes
 from lipcert.robustness.rounding_model import FLOAT32, FLOAT64, Precision, dot_length
 from lipcert.robustness.settings import Settings
 
@@ -33,8 +34,9 @@ class Basis:
     """Everything that the global stage needs.
 
     Attributes:
-        executed: the network whose outputs are the features of `margins`.
-        steps: its verified l2 factors, node by node.
+        executed: the network to run.
+        head: the linear layer behind it, or the identity.
+        steps: the network's verified l2 factors, node by node.
         margins: slopes and error spread of all margins.
         deployed: precision of the deployed pass, for ``verified-exec``; else None.
         subject: what the bound speaks of, in normal form.
@@ -44,6 +46,7 @@ class Basis:
     """
 
     executed: Network
+    head: Head
     steps: Sequence[Step]
     margins: Margins
     deployed: Precision | None
@@ -58,7 +61,7 @@ class Basis:
         precisions = honest_precisions()
         if work <= SMALL_WORK:
             precisions = (FLOAT64,)
-        return [ForwardPass(self.executed, self.steps, precision, self.deployed) for precision in precisions]
+        return [ForwardPass(self.executed, self.steps, p, self.deployed, self.head) for p in precisions]
 
     def with_lower(self, lower: float) -> Basis:
         """Return the basis with a lower bound of the same constant beside its bound."""
@@ -101,7 +104,6 @@ def make_basis(network: Network, settings: Settings) -> Basis:
     except Refused as refusal:
         raise InconclusiveError(f"the forward passes cannot be bounded: {refusal}") from None
     margins = Margins(
-        head=shown,
         slopes=margin_slopes(found.value, found.head.differences(settings.norm)),
         spread=shown.differences("l2"),
         dilation=l2_dilation(math.prod(network.input_shape), settings.norm),
@@ -109,7 +111,7 @@ def make_basis(network: Network, settings: Settings) -> Basis:
     notes, document = _notes(network, found, level), found.document
     if not document.contributions and settings.norm == "l2":  # say at least what the layers' product would be
         document = document.model_copy(update={"contributions": contributions(executed, steps)})
-    return Basis(executed, steps, margins, deployed, found.subject, document, level, notes)
+    return Basis(executed, shown, steps, margins, deployed, found.subject, document, level, notes)
 
 
 def output_bound(network: Network, settings: Settings) -> float:

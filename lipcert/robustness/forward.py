@@ -32,6 +32,7 @@ from lipcert.network.operators import Affine, Concat, Extremum
 from lipcert.proof.rounding import product_up
 from lipcert.proof.rules import Step
 from lipcert.proof.rules.composition import activation_factor, join
+from lipcert.robustness.head import Head
 from lipcert.robustness.rounding_model import FLOAT32, FLOAT64, NodeModel, Precision, gamma_up, model_nodes, up
 
 _CHUNK = 2**14  # entries whose squares are added up in the precision of the pass
@@ -51,18 +52,18 @@ class Deployed:
 
 @dataclass(frozen=True)
 class Forward:
-    """Outputs of a batch.
+    """What a batch gave.
 
     Attributes:
-        values: (N, outputs) float64, the computed outputs, flattened.
-        sizes: (N,) float64, upper bounds of their l2 norms.
-        error: (N,) float64, upper bounds of the l2 distance to the real network's outputs; infinite where
-            something overflowed or is NaN.
+        logits: (N, C) float64, the computed outputs behind the head, flattened.
+        rounding: (N, C) or (1, C), upper bounds of the head's rounding error of each.
+        error: (N,) float64, upper bounds of the l2 distance of the features (of the logits, where there is no head)
+            to the real network's; infinite where something overflowed or is NaN.
         deployed: the same for the deployed pass around each sample, where that was asked for.
     """
 
-    values: Float
-    sizes: Float
+    logits: Float
+    rounding: Float
     error: Float
     deployed: Deployed | None = None
 
@@ -102,12 +103,19 @@ class ForwardPass:
         steps: from `l2_steps` of the same network.
         precision: of the pass, FLOAT32 or FLOAT64.
         deployed: precision of the deployed pass of the same network, or None.
+        head: the linear layer behind the network; without one the outputs are the logits.
     """
 
     def __init__(
-        self, network: Network, steps: Sequence[Step], precision: Precision, deployed: Precision | None = None
+        self,
+        network: Network,
+        steps: Sequence[Step],
+        precision: Precision,
+        deployed: Precision | None = None,
+        head: Head | None = None,
     ) -> None:
         self.network, self.precision, self.deployed = network, precision, deployed
+        self._head = head or Head.identity(network.nodes[-1].size)
         self._steps = steps
         self._dtype = torch.float32 if precision is FLOAT32 else torch.float64
 
@@ -139,12 +147,14 @@ class ForwardPass:
             for index, value in self._torch.walk(x):
                 if index in self._measured:
                     norms[index] = _norms(value)
-            values, sizes = value.flatten(1).to(torch.float64).numpy(), _norms(value)
-        with np.errstate(all="ignore"):  # infinities and NaN end as infinite errors
+            sizes = _norms(value)
+            with np.errstate(all="ignore"):  # infinities and NaN end as infinite errors
+                logits, rounding = self._head.logits(value, sizes, self.precision)
+        with np.errstate(all="ignore"):
             errors = self._errors(len(images), norms)
             deployed = self._deployed_errors(len(images), norms, errors)
             finite = (sizes < np.inf) & (errors[-1] < np.inf)
-        return Forward(values, sizes, np.where(finite, errors[-1], np.inf), deployed)
+        return Forward(logits, rounding, np.where(finite, errors[-1], np.inf), deployed)
 
     def _errors(self, count: int, norms: dict[int, Float]) -> list[Float]:
         """Return e of every node."""

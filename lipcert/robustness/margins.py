@@ -13,18 +13,14 @@ there may be a tie. Everything is float64, and everything is rounded against the
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from lipcert.network.enclosure import TINY, Enclosure, Float, gamma, round_up
-from lipcert.network.operators import Dense
+from lipcert.network.enclosure import TINY, Float, round_up
 from lipcert.proof.claims import Norm
-from lipcert.proof.rounding import norms_up, sqrt_up
+from lipcert.proof.rounding import sqrt_up
 from lipcert.robustness.forward import Deployed, Forward
 
 _ROOM = 1.0 + 2.0**-48  # relative room for up to ten roundings
@@ -34,82 +30,27 @@ Labels = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Head:
-    """The last linear layer, or the identity.
-
-    Attributes:
-        weight, bias: (C, n) and (C,), or both None for the identity on C logits.
-        classes: C.
-    """
-
-    weight: Enclosure | None
-    bias: Enclosure | None
-    classes: int
-
-    @staticmethod
-    def of(dense: Dense) -> Head:
-        """Return a dense layer as a head."""
-        classes = dense.weight.shape[0]
-        return Head(dense.weight, dense.bias.broadcast_to((classes,)), classes)
-
-    @staticmethod
-    def identity(classes: int) -> Head:
-        """Return the head of a network whose outputs are taken as they are."""
-        return Head(None, None, classes)
-
-    def differences(self, norm: Norm) -> Float:
-        """Return (C, C) upper bounds of ||w_y - w_j||_q, q conjugate to the norm; zero on the diagonal."""
-        apart = 1.0 - np.eye(self.classes)
-        if self.weight is None:
-            return apart * {"l1": 1.0, "l2": sqrt_up(2.0), "linf": 2.0}[norm]
-        mid, rad = self.weight.mid, self.weight.radius
-        rows = [_row_norms(np.abs(mid - mid[y]), rad + rad[y], norm) for y in range(self.classes)]
-        return np.stack(rows) * apart
-
-    def logits(self, forward: Forward) -> tuple[Float, Float]:
-        """Return (N, C) float64 logits of a pass and upper bounds of the rounding error of each."""
-        if self.weight is None or self.bias is None:
-            return forward.values, np.zeros_like(forward.values)
-        linear, lengths, radii = self._columns
-        product = (linear @ torch.from_numpy(forward.values).T).numpy().T + self.bias.mid
-        # |fl(w f + b) - (w f + b)| <= gamma (|w| |f| + |b|) + radii; Cauchy-Schwarz on both products
-        count, sizes = self.weight.shape[1], forward.sizes[:, None]
-        factor = round_up(gamma(count + 2) * lengths + radii, 4)
-        constant = round_up(gamma(count + 2) * np.abs(self.bias.mid) + self.bias.radius + (count + 2) * TINY, 4)
-        return product, round_up(sizes * factor + constant, 4)
-
-    @cached_property
-    def _columns(self) -> tuple[torch.Tensor, Float, Float]:
-        """The weight (C, n) for products, and upper bounds of the l2 norms of its rows' centres and radii."""
-        assert self.weight is not None
-        mid = self.weight.mid
-        return torch.from_numpy(np.array(mid)), _lengths(mid), _lengths(self.weight.radius)
-
-
-@dataclass(frozen=True)
 class Margins:
     """What margins can do: how fast they change, and how errors of the features reach them.
 
     Attributes:
-        head: from features to logits.
         slopes: (C, C) upper bounds of the Lipschitz constant of z_y - z_j, inputs in the norm of the claim.
         spread: (C, C) upper bounds of the change of z_y - z_j per unit of l2 error of the features.
         dilation: ||d||_2 <= dilation * ||d|| for every input difference d.
     """
 
-    head: Head
     slopes: Float
     spread: Float
     dilation: float = 1.0
 
-    def bounds(self, forward: Forward, labels: Labels) -> tuple[Float, Float, Float]:
-        """Return (N, C) logits, and lower and upper bounds of the real margins z_y - z_j; infinite for j = y.
+    def bounds(self, forward: Forward, labels: Labels) -> tuple[Float, Float]:
+        """Return (N, C) lower and upper bounds of the real margins z_y - z_j; infinite for j = y.
 
         Where the pass overflowed, the bounds are minus and plus infinity.
         """
         rows = np.arange(len(labels))
         with np.errstate(all="ignore"):
-            logits, rounding = self.head.logits(forward)
+            logits, rounding = forward.logits, np.broadcast_to(forward.rounding, forward.logits.shape)
             margins = logits[rows, labels][:, None] - logits
             errors = rounding[rows, labels][:, None] + rounding + self.spread[labels] * forward.error[:, None]
             # _ROOM covers the roundings of this line and of the differences here, below and above
@@ -118,7 +59,7 @@ class Margins:
         lower = np.where(np.isnan(lower), -np.inf, lower)
         upper = np.where(np.isnan(upper), np.inf, upper)
         lower[rows, labels] = upper[rows, labels] = np.inf
-        return logits, lower, upper
+        return lower, upper
 
     def ceiling(self, upper: Float, labels: Labels, deployed: Deployed | None = None) -> Float:
         """Return (N,) about the radii that a pass without rounding could give, from upper bounds of the margins.
@@ -176,24 +117,3 @@ def margin_slopes(lipschitz: float, differences: Float) -> Float:
 def l2_dilation(size: int, norm: Norm) -> float:
     """Return the least c with ||d||_2 <= c ||d|| for d with `size` entries, rounded up."""
     return sqrt_up(float(size)) if norm == "linf" else 1.0
-
-
-def _row_norms(distance: Float, radius: Float, norm: Norm) -> Float:
-    """Return upper bounds of the conjugate norms of rows known up to a radius; one rounding happened to each entry."""
-    entries = round_up(distance + radius, 4) * (distance + radius > 0)
-    if norm == "l1":
-        largest: Float = entries.max(axis=1, initial=0.0)
-        return largest
-    if norm == "linf":
-        return round_up(entries.sum(axis=1) * (1.0 + 2.0 * gamma(entries.shape[1])), 2) * entries.any(axis=1)
-    return _lengths(entries)
-
-
-def _lengths(rows: Float) -> Float:
-    """Return upper bounds of the l2 norms of rows; zero for zero rows, infinite for what is not finite."""
-    largest = np.abs(rows).max(axis=1, initial=0.0)
-    scale = np.where((largest > 0) & np.isfinite(largest), largest, 1.0)
-    finite = np.where(np.isfinite(rows), rows, 0.0)
-    lengths = round_up(norms_up(finite / scale[:, None]) * scale, 4)
-    lengths = np.where(largest == 0, 0.0, lengths)
-    return np.where(np.isfinite(rows).all(axis=1), lengths, math.inf)

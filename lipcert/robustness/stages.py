@@ -110,7 +110,7 @@ class GlobalStage(Stage):
     ) -> npt.NDArray[np.bool_]:
         """Run some samples; return which of them deserve the next pass, if there is one."""
         forward, labels = run(images if len(rows) == len(images) else images[rows]), verdicts.labels[rows]
-        logits, lower, upper = self._margins.bounds(forward, labels)
+        logits, (lower, upper) = forward.logits, self._margins.bounds(forward, labels)
         finite = np.isfinite(logits).all(axis=1)
         verdicts.predicted[rows] = np.where(finite, logits.argmax(axis=1), -1)
         right[rows] = correct(logits, labels) & finite

@@ -83,3 +83,14 @@ def test_what_is_bounded_is_said() -> None:
     assert said("output").startswith("The output moves at most 31.5031 times")
     assert said("features").startswith("The features before the last linear layer move at most 31.5031 times")
     assert "output" not in said(None)
+
+
+def test_the_check_command_names_the_same_network() -> None:
+    """Normalisation is part of the network, so a check without it would be about another one."""
+    report = make_report()
+    bound = report.bound.model_copy(update={"certificate": "out/bound.lipcert"})
+    command = "lipcert certify m.onnx --mean 0.13 --std=0.31 --data d.npz --eps 0.1"
+    provenance = report.provenance.model_copy(update={"command": command})
+    steps = wording.recheck(report.model_copy(update={"bound": bound, "provenance": provenance}))
+    (check,) = [step.command for step in steps if "lipcert check" in step.command]
+    assert check.endswith("--mean 0.13 --std=0.31")

@@ -31,7 +31,7 @@ def _images(network, seed, count=4):
 def test_float32_is_within_its_error_of_float64(network, seed):
     images, steps = _images(network, seed), l2_steps(network)
     coarse, fine = (ForwardPass(network, steps, precision)(images) for precision in (FLOAT32, FLOAT64))
-    distance = np.linalg.norm(coarse.values - fine.values, axis=1)
+    distance = np.linalg.norm(coarse.logits - fine.logits, axis=1)
     assert (distance <= coarse.error + fine.error).all()
     # not vacuous: float64's bound is smaller by about the ratio of the units
     assert (fine.error <= 2.0**-20 * coarse.error + 1e-7).all()
@@ -48,7 +48,7 @@ def test_the_deployed_pass_stays_within_its_error_in_the_whole_ball(network, see
     real = np.linalg.norm((moved.astype(float) - images).reshape(len(images), -1), axis=1)
     assert (real <= deployed.reach).all()
     coarse, fine = (ForwardPass(network, steps, precision)(moved) for precision in (FLOAT32, FLOAT64))
-    distance = np.linalg.norm(coarse.values - fine.values, axis=1)
+    distance = np.linalg.norm(coarse.logits - fine.logits, axis=1)
     assert (distance <= (deployed.base + deployed.growth * real) * (1 + 1e-12) + fine.error).all()
 
 
@@ -71,7 +71,7 @@ def test_cancellation_in_exact_arithmetic(precision):
     x[7] += 1e-3
     found = ForwardPass(network, l2_steps(network), precision)(x[None])
     exact = _exact(weight, bias, x)
-    distance = [Fraction(float(v)) - e for v, e in zip(found.values[0], exact, strict=True)]
+    distance = [Fraction(float(v)) - e for v, e in zip(found.logits[0], exact, strict=True)]
     assert sum(d * d for d in distance) <= Fraction(float(found.error[0])) ** 2
     assert any(distance)
 
@@ -86,23 +86,23 @@ def test_weights_that_are_not_known_exactly():
     x = rng.normal(size=(1, 6)).astype(np.float32)
     found = ForwardPass(network, l2_steps(network), FLOAT64)(x)
     worst = (mid + rad * np.sign(x)) @ x[0].astype(float) + 1e-2
-    assert np.linalg.norm(worst - found.values[0]) <= found.error[0]
-    assert found.error[0] <= 10 * np.linalg.norm(worst - found.values[0])
+    assert np.linalg.norm(worst - found.logits[0]) <= found.error[0]
+    assert found.error[0] <= 10 * np.linalg.norm(worst - found.logits[0])
 
 
 def test_float32_casts_of_float64_weights_are_counted():
     weight = np.full((1, 1), 1.0 + 2.0**-25)
     network = chain((weight, np.zeros(1)))
     found = ForwardPass(network, l2_steps(network), FLOAT32)(np.ones((1, 1), np.float32))
-    assert Fraction(float(found.values[0, 0])) - Fraction(1.0 + 2.0**-25) != 0
-    assert abs(found.values[0, 0] - (1.0 + 2.0**-25)) <= found.error[0]
+    assert Fraction(float(found.logits[0, 0])) - Fraction(1.0 + 2.0**-25) != 0
+    assert abs(found.logits[0, 0] - (1.0 + 2.0**-25)) <= found.error[0]
 
 
 def test_an_overflow_that_a_relu_hides_is_not_missed():
     network = chain((np.full((1, 2), -1e38), np.zeros(1)), (np.ones((2, 1)), np.array([1.0, 2.0])))
     images = np.full((1, 2), 30.0, np.float32)
     coarse = ForwardPass(network, l2_steps(network), FLOAT32)(images)
-    assert np.isfinite(coarse.values).all()  # -inf became 0
+    assert np.isfinite(coarse.logits).all()  # -inf became 0
     assert coarse.error[0] == np.inf
     assert ForwardPass(network, l2_steps(network), FLOAT64)(images).error[0] < np.inf
 
@@ -118,7 +118,7 @@ def test_numbers_too_small_for_float32_are_counted():
     network = chain((weight, np.zeros(1)), (np.ones((1, 1)) * 2.0**100, np.zeros(1)))
     images = np.full((1, 3), 2.0**-49, np.float32)
     found = ForwardPass(network, l2_steps(network), FLOAT32)(images)
-    assert abs(float(found.values[0, 0]) - 3 * 2.0**-49) <= found.error[0]
+    assert abs(float(found.logits[0, 0]) - 3 * 2.0**-49) <= found.error[0]
 
 
 @pytest.mark.parametrize("count", [1, 3, 2**14, 2**14 + 1, 100_000])
@@ -180,11 +180,11 @@ def test_real_networks(shared_data, name):
     images = (data["images"][:32] / 255.0).astype(np.float32).reshape(32, *network.input_shape)
     steps = l2_steps(network)
     coarse, fine = (ForwardPass(network, steps, precision)(images) for precision in (FLOAT32, FLOAT64))
-    distance = np.linalg.norm(coarse.values - fine.values, axis=1)
+    distance = np.linalg.norm(coarse.logits - fine.logits, axis=1)
     assert (distance <= coarse.error + fine.error).all()
     assert (fine.error < 1e-6).all()
     plain = compile_network(network)(torch.from_numpy(images)).double().numpy().reshape(32, -1)
-    assert (np.linalg.norm(plain - fine.values, axis=1) <= coarse.error + fine.error).all()
+    assert (np.linalg.norm(plain - fine.logits, axis=1) <= coarse.error + fine.error).all()
 
 
 def test_dense_layers_on_leading_axes():
@@ -194,4 +194,4 @@ def test_dense_layers_on_leading_axes():
     network = builder.build()
     images = _images(network, 0)
     coarse, fine = (ForwardPass(network, l2_steps(network), p)(images) for p in (FLOAT32, FLOAT64))
-    assert (np.linalg.norm(coarse.values - fine.values, axis=1) <= coarse.error + fine.error).all()
+    assert (np.linalg.norm(coarse.logits - fine.logits, axis=1) <= coarse.error + fine.error).all()

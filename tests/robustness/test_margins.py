@@ -14,7 +14,8 @@ from lipcert.network import Enclosure
 from lipcert.network.evaluate import evaluate
 from lipcert.network.operators import Softmax
 from lipcert.robustness.basis import make_basis
-from lipcert.robustness.margins import Head, l2_dilation, margin_slopes
+from lipcert.robustness.head import Head
+from lipcert.robustness.margins import l2_dilation, margin_slopes
 from lipcert.robustness.settings import Settings
 from lipcert.robustness.stages import GlobalStage
 from lipcert.robustness.verdicts import Status, Verdicts
