@@ -22,7 +22,7 @@ import torch
 import lipcert
 from benchmarks.networks.architectures import factory_of
 from benchmarks.networks.manifest import open_network
-from lipcert.network.readers.torch_weights import read_weights
+from lipcert.network.readers.torch.weights import read_weights
 
 FILES = (
     "models/autolirpa/mnist_fc_3layer.pth",

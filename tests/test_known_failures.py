@@ -1,7 +1,8 @@
 """How certifiers have been wrong: each known case is a test, held against an oracle that is not the reader's network.
 
 Oracles: Jacobians by torch's autograd in float64, difference quotients of onnxruntime, singular values by LAPACK
-(lowered by 1e-12 for their own rounding), and matrices whose norm is known exactly.
+(lowered by 1e-12 for their own rounding), and matrices whose norm is known exactly. Cases 5 (ties) and 9 (all rivals)
+are in robustness/test_margins.py, further cases of 14 in proof/test_psd.py.
 """
 
 from __future__ import annotations

@@ -44,6 +44,7 @@ def test_the_main_job_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_constraints_pin_what_the_project_needs() -> None:
-    pinned = {line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = {line.split("==")[0].lower() for line in lines if "==" in line}
     assert {"torch", "numpy", "scipy", "cvxpy", "onnx", "pytest", "ruff", "mypy"} <= pinned
-    assert "torch==2.13.0" in (ROOT / "constraints.txt").read_text()
+    assert "torch==2.13.0" in lines

@@ -161,7 +161,7 @@ class Search:
         if self.points is not None and len(self.points):
             rows = torch.randperm(len(self.points), generator=self._random)[: len(crowd) // 2]
             crowd[: len(rows)] = self.points[rows]
-        for x in crowd.split(self._size):
+        for x in torch.split(crowd, self._size):
             parts.append(self._scored(x, self._directions(len(x)), 3))
             if self._over():
                 break

@@ -51,7 +51,8 @@ def has_full(dtype: torch.dtype) -> bool:
 def _integers(bits: int, *shape: int) -> Tensor:
     """Return fixed integers between -2^(bits - 1) and 2^(bits - 1) that look random."""
     count = torch.Size(shape).numel()
-    return ((torch.arange(count) * 2654435761 + 12345) % 2**bits - 2 ** (bits - 1)).reshape(shape)
+    numbers: Tensor = (torch.arange(count) * 2654435761 + 12345) % 2**bits - 2 ** (bits - 1)
+    return numbers.reshape(shape)
 
 
 def _sparse(bits: int, rows: int, *shape: int) -> Tensor:

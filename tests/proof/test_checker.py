@@ -21,7 +21,7 @@ from lipcert.bounds.engine import bound
 from lipcert.network import Network
 from lipcert.network.enclosure import Enclosure
 from lipcert.network.operators import Dense
-from lipcert.network.readers.onnx_file import read_onnx
+from lipcert.network.readers.onnx.file import read_onnx
 from lipcert.proof import Certificate, Claim, Level, Reason, check
 from lipcert.testing.build import matrices, mlp
 

@@ -10,7 +10,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from lipcert.network import Network, evaluate
-from lipcert.network.readers.onnx_file import read_onnx
+from lipcert.network.readers.onnx.file import read_onnx
 
 OPSET = 17
 

@@ -28,7 +28,7 @@ from lipcert.network import Builder, Enclosure, evaluate
 from lipcert.network.operators import Dense, Elementwise, Scale
 from lipcert.network.preprocess import with_normalisation
 from lipcert.network.readers import load
-from lipcert.network.readers.torch_weights import load_into, read_weights
+from lipcert.network.readers.torch.weights import load_into, read_weights
 
 FACTORY_FILE = """
 from torch import nn

@@ -9,7 +9,7 @@ import pytest
 from onnx_models import session
 
 from lipcert.network import evaluate
-from lipcert.network.readers.onnx_file import read_onnx
+from lipcert.network.readers.onnx.file import read_onnx
 
 NETWORKS = [
     "acasxu/ACASXU_run2a_1_1_batch_2000", "acasxu/ACASXU_run2a_1_9_batch_2000", "acasxu/ACASXU_run2a_2_3_batch_2000",

@@ -12,7 +12,7 @@ from onnx_models import agrees, batch, evaluate_model, floats, helper, ints, mak
 
 from lipcert.errors import UnsupportedError, UsageError
 from lipcert.network import evaluate
-from lipcert.network.readers.onnx_file import read_onnx
+from lipcert.network.readers.onnx.file import read_onnx
 
 f32 = np.float32
 

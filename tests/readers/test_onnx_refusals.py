@@ -9,7 +9,7 @@ from onnx import TensorProto
 from onnx_models import batch, floats, helper, ints, make_model, read, save, single
 
 from lipcert.errors import UnsupportedError, UsageError
-from lipcert.network.readers.onnx_file import read_onnx
+from lipcert.network.readers.onnx.file import read_onnx
 
 f32 = np.float32
 

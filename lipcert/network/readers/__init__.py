@@ -59,7 +59,7 @@ def _load(model: Any, input_shape: Shape | None, allow_pickle: bool) -> Network:
         raise UsageError(f"cannot read a network from a {type(model).__name__}; give a path, a module or a pair")
     from torch import nn
 
-    from lipcert.network.readers.torch_export import read_module
+    from lipcert.network.readers.torch.export import read_module
 
     if not isinstance(model, nn.Module):
         raise UsageError(f"cannot read a network from a {type(model).__name__}; give a path, a module or a pair")
@@ -73,11 +73,11 @@ def _load_path(text: str, input_shape: Shape | None, allow_pickle: bool) -> Netw
         return _load_factory(factory, Path(weights), input_shape, allow_pickle)
     _check_file(path)
     if path.suffix == ".onnx":
-        from lipcert.network.readers.onnx_file import read_onnx
+        from lipcert.network.readers.onnx.file import read_onnx
 
         return read_onnx(path, input_shape=input_shape)
     if path.suffix == ".pt2":
-        from lipcert.network.readers.torch_export import read_pt2
+        from lipcert.network.readers.torch.export import read_pt2
 
         network = read_pt2(path, allow_pickle)
         if input_shape is not None and tuple(input_shape) != network.input_shape:
@@ -90,7 +90,7 @@ def _load_path(text: str, input_shape: Shape | None, allow_pickle: bool) -> Netw
 
 def _load_factory(factory: Any, weights: Path, input_shape: Shape | None, allow_pickle: bool) -> Network:
     _check_file(weights)
-    from lipcert.network.readers.torch_export import read_factory
+    from lipcert.network.readers.torch.export import read_factory
 
     return read_factory(factory, weights, input_shape, allow_pickle)
 

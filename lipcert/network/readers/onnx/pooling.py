@@ -10,10 +10,10 @@ from numpy.lib.array_utils import normalize_axis_tuple
 from lipcert.network.enclosure import Enclosure
 from lipcert.network.operators import Extremum, Scale
 from lipcert.network.readers import common, pooling
-from lipcert.network.readers.onnx_call import Call, Handler
-from lipcert.network.readers.onnx_constants import reduced_axes
-from lipcert.network.readers.onnx_conv import auto_pad, spatial, window_padding
-from lipcert.network.readers.onnx_values import Refusal, Tensor, Unknown, Value
+from lipcert.network.readers.onnx.call import Call, Handler
+from lipcert.network.readers.onnx.constants import reduced_axes
+from lipcert.network.readers.onnx.conv import auto_pad, spatial, window_padding
+from lipcert.network.readers.onnx.values import Refusal, Tensor, Unknown, Value
 
 How = Literal["mean", "sum", "max", "min"]
 MODES: dict[str, common.PadMode] = {

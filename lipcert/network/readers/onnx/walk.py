@@ -11,13 +11,13 @@ from lipcert.errors import Unsupported, UnsupportedError, UsageError
 from lipcert.network.builder import Builder, prune
 from lipcert.network.graph import Node
 from lipcert.network.readers.common import reshape
-from lipcert.network.readers.onnx_call import Call, constant_value
-from lipcert.network.readers.onnx_constants import FOLDS
-from lipcert.network.readers.onnx_graph import Graph
-from lipcert.network.readers.onnx_input import Dims, input_layout, stored_dims
-from lipcert.network.readers.onnx_operators import OPERATORS, reason
-from lipcert.network.readers.onnx_store import FLOATS, stored_array
-from lipcert.network.readers.onnx_values import Refusal, Refused, Tensor, Unknown, Value
+from lipcert.network.readers.onnx.call import Call, constant_value
+from lipcert.network.readers.onnx.constants import FOLDS
+from lipcert.network.readers.onnx.graph import Graph
+from lipcert.network.readers.onnx.input import Dims, input_layout, stored_dims
+from lipcert.network.readers.onnx.operators import OPERATORS, reason
+from lipcert.network.readers.onnx.store import FLOATS, stored_array
+from lipcert.network.readers.onnx.values import Refusal, Refused, Tensor, Unknown, Value
 
 OLDEST, NEWEST = 6, 28  # versions of the operator set whose definitions were read for this reader
 # how attributes or inputs that do not fit an operator show

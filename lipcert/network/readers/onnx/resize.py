@@ -9,9 +9,9 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
 from lipcert.network.graph import Shape
-from lipcert.network.readers.onnx_call import Call
-from lipcert.network.readers.onnx_graph import Move
-from lipcert.network.readers.onnx_values import Array, Refusal
+from lipcert.network.readers.onnx.call import Call
+from lipcert.network.readers.onnx.graph import Move
+from lipcert.network.readers.onnx.values import Array, Refusal
 
 PLACES = ("half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "asymmetric")
 ROUNDINGS = ("round_prefer_floor", "round_prefer_ceil", "floor")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from lipcert.network.builder import Builder
 from lipcert.network.enclosure import Enclosure
 from lipcert.network.operators import Scale, Sum
-from lipcert.network.readers.onnx_values import Refused
+from lipcert.network.readers.onnx.values import Refused
 
 ONE, ZERO = Enclosure.exact(1.0), Enclosure.exact(0.0)
 

@@ -9,8 +9,8 @@ import math
 
 from lipcert.network.enclosure import Enclosure
 from lipcert.network.operators import Elementwise
-from lipcert.network.readers.onnx_call import Call
-from lipcert.network.readers.onnx_values import Refusal, Refused, Tensor, Value
+from lipcert.network.readers.onnx.call import Call
+from lipcert.network.readers.onnx.values import Refusal, Refused, Tensor, Value
 
 STEEP = "has a slope that is not bounded on data"
 JUMPS = "jumps, so no slope bounds it"

@@ -13,8 +13,8 @@ from lipcert.errors import UnsupportedError
 from lipcert.network.activations import slope_interval
 from lipcert.network.enclosure import Enclosure
 from lipcert.network.operators import Elementwise, Scale
-from lipcert.network.readers.onnx_call import Call
-from lipcert.network.readers.onnx_values import Array, Refusal, Tensor, Value
+from lipcert.network.readers.onnx.call import Call
+from lipcert.network.readers.onnx.values import Array, Refusal, Tensor, Value
 
 ONE, ZERO = Enclosure.exact(1.0), Enclosure.exact(0.0)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from lipcert.network.enclosure import Enclosure
-from lipcert.network.readers.onnx_call import Call
-from lipcert.network.readers.onnx_values import Refusal, Value, Whole
+from lipcert.network.readers.onnx.call import Call
+from lipcert.network.readers.onnx.values import Refusal, Value, Whole
 
 
 def add(call: Call) -> Value:

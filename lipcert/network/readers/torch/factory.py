@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lipcert.errors import UsageError
-from lipcert.network.readers.torch_weights import first_line
+from lipcert.network.readers.torch.weights import first_line
 
 
 def find_factory(text: str) -> Callable[[], Any]:

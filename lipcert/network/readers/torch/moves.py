@@ -21,7 +21,7 @@ from lipcert.network.enclosure import Enclosure
 from lipcert.network.graph import Node
 from lipcert.network.operators import Concat, Extremum, Gather, Ints, Reshape, Scale
 from lipcert.network.readers.common import rearrange, sort_groups
-from lipcert.network.readers.torch_values import MIXES, Known, Refused, Size, Step, Traced, Value
+from lipcert.network.readers.torch.values import MIXES, Known, Refused, Size, Step, Traced, Value
 
 _NAMES = """
 _unsafe_view alias broadcast_to channel_shuffle chunk clone constant_pad_nd contiguous detach detach_ diagonal

@@ -11,7 +11,7 @@ import numpy as np
 from lipcert.network.enclosure import Enclosure
 from lipcert.network.operators import Elementwise, Extremum, Scale, Sum
 from lipcert.network.readers.common import PRODUCT_REASON, rearrange, scale
-from lipcert.network.readers.torch_values import MIXES, Refused, Step, Traced, Value
+from lipcert.network.readers.torch.values import MIXES, Refused, Step, Traced, Value
 
 ZERO = Enclosure.exact(0.0)
 QUOTIENT_REASON = "divides by a value that depends on the input: its slope has no global bound"

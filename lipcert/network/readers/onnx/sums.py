@@ -5,9 +5,9 @@ from __future__ import annotations
 from lipcert.network.enclosure import Enclosure
 from lipcert.network.operators import Sum
 from lipcert.network.readers import common
-from lipcert.network.readers.onnx_call import Call
-from lipcert.network.readers.onnx_patterns import product, quotient
-from lipcert.network.readers.onnx_values import Refusal, Tensor, Value
+from lipcert.network.readers.onnx.call import Call
+from lipcert.network.readers.onnx.patterns import product, quotient
+from lipcert.network.readers.onnx.values import Refusal, Tensor, Value
 
 ONE, ZERO = Enclosure.exact(1.0), Enclosure.exact(0.0)
 

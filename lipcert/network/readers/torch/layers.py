@@ -11,7 +11,7 @@ from lipcert.network.enclosure import Enclosure
 from lipcert.network.operators import Conv, ConvTranspose, Dense, Pads
 from lipcert.network.readers import common
 from lipcert.network.readers.common import PRODUCT_REASON, rearrange, reshape
-from lipcert.network.readers.torch_values import MIXES, Missing, Refused, Step, Traced, Value
+from lipcert.network.readers.torch.values import MIXES, Missing, Refused, Step, Traced, Value
 
 TRAINING = "computes in training mode, with statistics of the batch; call model.eval() before exporting"
 

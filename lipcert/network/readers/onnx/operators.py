@@ -8,18 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from lipcert.network.readers import onnx_activations as activations
-from lipcert.network.readers import onnx_branches as branches
-from lipcert.network.readers import onnx_conv as conv
-from lipcert.network.readers import onnx_matrix as matrix
-from lipcert.network.readers import onnx_pieces as pieces
-from lipcert.network.readers import onnx_pooling as pooling
-from lipcert.network.readers import onnx_sources as sources
-from lipcert.network.readers import onnx_sums as sums
 from lipcert.network.readers.common import NORMALISATION_REASON, PRODUCT_REASON
-from lipcert.network.readers.onnx_call import Call, Handler
-from lipcert.network.readers.onnx_moves import MOVES, move
-from lipcert.network.readers.onnx_values import Refusal, Unknown, Value
+from lipcert.network.readers.onnx import activations, branches, conv, matrix, pieces, pooling, sources, sums
+from lipcert.network.readers.onnx.call import Call, Handler
+from lipcert.network.readers.onnx.moves import MOVES, move
+from lipcert.network.readers.onnx.values import Refusal, Unknown, Value
 
 
 def _cast(call: Call) -> Value:

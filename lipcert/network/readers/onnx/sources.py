@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 
 from lipcert.network.enclosure import Enclosure
-from lipcert.network.readers.onnx_call import Call, constant_value
-from lipcert.network.readers.onnx_values import Refusal, Tensor, Value, Whole
+from lipcert.network.readers.onnx.call import Call, constant_value
+from lipcert.network.readers.onnx.values import Refusal, Tensor, Value, Whole
 
 FLOAT_KINDS = ("float32", "float64", "float16", "bfloat16")
 

@@ -26,9 +26,9 @@ from lipcert.network.builder import Builder
 from lipcert.network.enclosure import Enclosure
 from lipcert.network.operators import Elementwise, Scale
 from lipcert.network.readers import common
-from lipcert.network.readers.onnx_call import Call
-from lipcert.network.readers.onnx_lines import ONE, ZERO, bare, behind_scales, equal, line_through, polynomial
-from lipcert.network.readers.onnx_values import Refusal, Refused, Tensor
+from lipcert.network.readers.onnx.call import Call
+from lipcert.network.readers.onnx.lines import ONE, ZERO, bare, behind_scales, equal, line_through, polynomial
+from lipcert.network.readers.onnx.values import Refusal, Refused, Tensor
 
 TWO = Enclosure.exact(2.0)
 PI = Enclosure(np.array(math.pi), np.array(2.0**-52))

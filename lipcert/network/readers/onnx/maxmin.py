@@ -9,7 +9,7 @@ import numpy as np
 from lipcert.network.builder import Builder
 from lipcert.network.operators import Concat, Extremum, Gather, Ints, Reshape
 from lipcert.network.readers import common
-from lipcert.network.readers.onnx_call import Call
+from lipcert.network.readers.onnx.call import Call
 
 
 def max_min(call: Call, nodes: list[int], axis: int) -> int | None:

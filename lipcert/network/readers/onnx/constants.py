@@ -16,11 +16,10 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
 from lipcert.network.enclosure import Enclosure
-from lipcert.network.readers import onnx_arithmetic as arithmetic
-from lipcert.network.readers import onnx_sources as sources
-from lipcert.network.readers.onnx_call import Call, Handler
-from lipcert.network.readers.onnx_moves import MOVES, move
-from lipcert.network.readers.onnx_values import Array, Value, Whole
+from lipcert.network.readers.onnx import arithmetic, sources
+from lipcert.network.readers.onnx.call import Call, Handler
+from lipcert.network.readers.onnx.moves import MOVES, move
+from lipcert.network.readers.onnx.values import Array, Value, Whole
 
 
 def reduced_axes(call: Call, rank: int) -> list[int]:

@@ -16,10 +16,10 @@ from numpy.lib.array_utils import normalize_axis_index
 
 from lipcert.network.enclosure import Enclosure
 from lipcert.network.graph import Shape
-from lipcert.network.readers.onnx_call import Call
-from lipcert.network.readers.onnx_graph import Graph, Move
-from lipcert.network.readers.onnx_resize import resize
-from lipcert.network.readers.onnx_values import Array, Refusal, Tensor, Unknown, Value, Whole
+from lipcert.network.readers.onnx.call import Call
+from lipcert.network.readers.onnx.graph import Graph, Move
+from lipcert.network.readers.onnx.resize import resize
+from lipcert.network.readers.onnx.values import Array, Refusal, Tensor, Unknown, Value, Whole
 
 
 def move(call: Call) -> list[Value]:

@@ -13,9 +13,9 @@ from lipcert.network.operators import Extremum, Ints, Softmax
 from lipcert.network.readers import common, pooling
 from lipcert.network.readers.common import reshape, scale, select
 from lipcert.network.readers.pooling import Window
-from lipcert.network.readers.torch_arithmetic import extremum
-from lipcert.network.readers.torch_layers import spatial_rank
-from lipcert.network.readers.torch_values import Missing, Refused, Step, Traced, Value
+from lipcert.network.readers.torch.arithmetic import extremum
+from lipcert.network.readers.torch.layers import spatial_rank
+from lipcert.network.readers.torch.values import Missing, Refused, Step, Traced, Value
 
 POSITIONS = Missing("uses the positions of maxima or of a sorting, which jump: no slope bound")
 Edges = tuple[list[int], list[int]]  # where the windows along one axis start, and where they end

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from lipcert.network.enclosure import Enclosure
-from lipcert.network.readers.torch_moves import MOVERS, move_constant
-from lipcert.network.readers.torch_values import Known, Refused, Step, Value, rounded
+from lipcert.network.readers.torch.moves import MOVERS, move_constant
+from lipcert.network.readers.torch.values import Known, Refused, Step, Value, rounded
 
 Fold = Callable[[Step], Enclosure]
 REMEDY = (

@@ -14,8 +14,8 @@ from numpy.lib.array_utils import normalize_axis_index
 from lipcert.errors import Unsupported
 from lipcert.network.builder import Builder
 from lipcert.network.enclosure import Enclosure, Float
-from lipcert.network.readers.onnx_graph import Graph
-from lipcert.network.readers.onnx_values import Array, Refusal, Tensor, Value, Whole
+from lipcert.network.readers.onnx.graph import Graph
+from lipcert.network.readers.onnx.values import Array, Refusal, Tensor, Value, Whole
 
 # what cannot change the function: hints for training, gradients, memory, and rules for cases that cannot occur here
 HARMLESS = {

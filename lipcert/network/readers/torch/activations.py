@@ -13,7 +13,7 @@ from lipcert.network.activations import SELU_ALPHA, SELU_SCALE
 from lipcert.network.enclosure import Enclosure
 from lipcert.network.operators import Elementwise
 from lipcert.network.readers.common import scale
-from lipcert.network.readers.torch_values import Refused, Step, Value, rounded
+from lipcert.network.readers.torch.values import Refused, Step, Value, rounded
 
 
 def _plain(name: str, *parameters: str) -> Callable[[Step], int]:

@@ -1,6 +1,6 @@
 """From a `torch.export.ExportedProgram` to a `Network`: one pass over its graph.
 
-Calls that do not depend on the input are folded (`torch_constants`); the others are looked up in one table, operator
+Calls that do not depend on the input are folded (`torch.constants`); the others are looked up in one table, operator
 -> handler, made of the tables of the files named in `HANDLERS`. What has no handler is collected and reported at the
 end, all at once; a stand-in takes its place meanwhile, so that the rest is looked at too.
 """
@@ -23,11 +23,11 @@ from lipcert.network.builder import Builder, prune
 from lipcert.network.enclosure import Enclosure
 from lipcert.network.graph import Network, Source
 from lipcert.network.operators import Gather
-from lipcert.network.readers import torch_activations, torch_arithmetic, torch_layers, torch_moves, torch_pooling
-from lipcert.network.readers.torch_constants import fold
-from lipcert.network.readers.torch_program import Program, bind, first_of, module_path, plain_name
-from lipcert.network.readers.torch_reasons import reason
-from lipcert.network.readers.torch_values import (
+from lipcert.network.readers.torch import activations, arithmetic, layers, moves, pooling
+from lipcert.network.readers.torch.constants import fold
+from lipcert.network.readers.torch.program import Program, bind, first_of, module_path, plain_name
+from lipcert.network.readers.torch.reasons import reason
+from lipcert.network.readers.torch.values import (
     MIXES,
     Known,
     Missing,
@@ -40,13 +40,13 @@ from lipcert.network.readers.torch_values import (
     flatten,
 )
 
-HANDLERS: Mapping[str, torch_moves.Handler] = MappingProxyType(
+HANDLERS: Mapping[str, moves.Handler] = MappingProxyType(
     {
-        **torch_moves.HANDLERS,
-        **torch_layers.HANDLERS,
-        **torch_pooling.HANDLERS,
-        **torch_activations.HANDLERS,
-        **torch_arithmetic.HANDLERS,
+        **moves.HANDLERS,
+        **layers.HANDLERS,
+        **pooling.HANDLERS,
+        **activations.HANDLERS,
+        **arithmetic.HANDLERS,
     }
 )
 

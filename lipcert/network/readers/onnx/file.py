@@ -4,9 +4,9 @@ The graph is walked once, in the order in which it is stored. Constant sub-graph
 becomes nodes of the network. Nodes that cannot be read leave a stand-in, so that the rest of the graph is looked
 at too, and all of them are reported at once. Only onnx and numpy are used, and nothing is executed.
 
-The parts, from the file inwards: `onnx_store` opens it, `onnx_input` finds the shape of a sample, `onnx_walk` makes
-the pass over the nodes with the tables of `onnx_operators` (for data) and `onnx_constants` (for constants), whose
-handlers take an `onnx_call.Call` and add to an `onnx_graph.Graph`.
+The parts, from the file inwards: `onnx.store` opens it, `onnx.input` finds the shape of a sample, `onnx.walk` makes
+the pass over the nodes with the tables of `onnx.operators` (for data) and `onnx.constants` (for constants), whose
+handlers take an `call.Call` and add to an `graph.Graph`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 
 from lipcert.errors import Unsupported, UnsupportedError, UsageError
 from lipcert.network.graph import Network
-from lipcert.network.readers.onnx_store import open_model
-from lipcert.network.readers.onnx_walk import Reading
+from lipcert.network.readers.onnx.store import open_model
+from lipcert.network.readers.onnx.walk import Reading
 
 
 def read_onnx(path: Path, input_shape: tuple[int, ...] | None = None) -> Network:

@@ -6,8 +6,8 @@ from lipcert.network.enclosure import Enclosure
 from lipcert.network.graph import Shape
 from lipcert.network.operators import Conv, ConvTranspose, Pads
 from lipcert.network.readers import common
-from lipcert.network.readers.onnx_call import Call
-from lipcert.network.readers.onnx_values import Refusal, Tensor, Value
+from lipcert.network.readers.onnx.call import Call
+from lipcert.network.readers.onnx.values import Refusal, Tensor, Value
 
 ZERO = Enclosure.exact(0.0)
 

@@ -20,7 +20,7 @@ from lipcert.network.enclosure import Enclosure
 from lipcert.network.graph import Node, Shape
 from lipcert.network.operators import Gather, Scale
 from lipcert.network.readers.common import expand, rearrange, reshape
-from lipcert.network.readers.onnx_values import Array, Refusal, Refused, Tensor
+from lipcert.network.readers.onnx.values import Array, Refusal, Refused, Tensor
 
 Move = Callable[[Array, int], Any]  # (array of graph shape, batch size) -> array; only moves or repeats entries
 

@@ -9,10 +9,10 @@ import numpy as np
 from lipcert.network.enclosure import Enclosure
 from lipcert.network.operators import Concat, Extremum, Softmax
 from lipcert.network.readers import common
-from lipcert.network.readers.onnx_activations import clipped
-from lipcert.network.readers.onnx_call import Call
-from lipcert.network.readers.onnx_maxmin import max_min
-from lipcert.network.readers.onnx_values import Refusal, Tensor, Unknown, Value
+from lipcert.network.readers.onnx.activations import clipped
+from lipcert.network.readers.onnx.call import Call
+from lipcert.network.readers.onnx.maxmin import max_min
+from lipcert.network.readers.onnx.values import Refusal, Tensor, Unknown, Value
 
 
 def maximum(call: Call) -> Value:

@@ -9,9 +9,9 @@ import numpy as np
 from lipcert.network.enclosure import Enclosure
 from lipcert.network.operators import Dense
 from lipcert.network.readers import common
-from lipcert.network.readers.onnx_call import Call
-from lipcert.network.readers.onnx_sums import ONE, ZERO, add_signed, scaled
-from lipcert.network.readers.onnx_values import Refusal, Tensor, Value
+from lipcert.network.readers.onnx.call import Call
+from lipcert.network.readers.onnx.sums import ONE, ZERO, add_signed, scaled
+from lipcert.network.readers.onnx.values import Refusal, Tensor, Value
 
 
 def matmul(call: Call) -> Value:

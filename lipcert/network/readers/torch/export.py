@@ -15,10 +15,10 @@ from torch.export import ExportedProgram
 
 from lipcert.errors import LipcertError, Unsupported, UnsupportedError, UsageError
 from lipcert.network.graph import Network, Shape, Source
-from lipcert.network.readers.torch_archive import check_archive
-from lipcert.network.readers.torch_factory import find_factory
-from lipcert.network.readers.torch_walk import read_program
-from lipcert.network.readers.torch_weights import first_line, load_into, read_weights, sha256
+from lipcert.network.readers.torch.archive import check_archive
+from lipcert.network.readers.torch.factory import find_factory
+from lipcert.network.readers.torch.walk import read_program
+from lipcert.network.readers.torch.weights import first_line, load_into, read_weights, sha256
 
 Factory = str | Callable[[], nn.Module]
 

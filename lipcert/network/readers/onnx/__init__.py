@@ -1,0 +1,1 @@
+"""Reading ONNX files: `file` is the door, `operators` the table of what is known."""

@@ -1,0 +1,1 @@
+"""Reading torch: modules, exported programs, and weights with a factory; `export` is the door."""
