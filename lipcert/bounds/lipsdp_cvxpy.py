@@ -144,7 +144,7 @@ def _solve(scaled: Scaled, left: Callable[[], float]) -> tuple[Attempt, list[Flo
     target = cp.Variable(nonneg=True)
     inner = [cp.Variable((len(a),) * 2, symmetric=True) for a in chain.alpha[:-1]]
     edges = [np.eye(chain.weights[0].shape[1]), *inner, target * (chain.last.T @ chain.last)]
-    conditions = [part <= CAP for part in multipliers]
+    conditions = [part / CAP <= 1.0 for part in multipliers]  # a bound of CAP itself would spoil the scaling of SCS
     for k, (values, ends) in enumerate(zip(multipliers, pairwise(edges), strict=True)):
         conditions.append(_band(chain, k, values, ends) >> 0)
     problem = cp.Problem(cp.Maximize(target), conditions)
