@@ -73,9 +73,7 @@ def make_bound(method: str = "product", value: float = 31.503) -> BoundResult:
 
 def make_refusal(method: str = "absolute") -> BoundResult:
     nothing = dict.fromkeys(("bound", "bound_hex", "level", "ratio", "certificate"))
-    return make_bound(method).model_copy(
-        update={**nothing, "contributions": (), "error": "it is for l1, linf, not l2"}
-    )
+    return make_bound(method).model_copy(update={**nothing, "contributions": (), "error": "it is for l1, linf, not l2"})
 
 
 def make_report(
@@ -131,9 +129,7 @@ def make_report(
     )
 
 
-def _classes(
-    labels: np.ndarray, clean: np.ndarray, radii: np.ndarray, eps: tuple[float, ...]
-) -> tuple[ClassRow, ...]:
+def _classes(labels: np.ndarray, clean: np.ndarray, radii: np.ndarray, eps: tuple[float, ...]) -> tuple[ClassRow, ...]:
     return tuple(
         ClassRow(
             label=c,

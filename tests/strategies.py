@@ -33,7 +33,13 @@ from lipcert.network.operators import (
 )
 
 __all__ = [
-    "BLOCKS", "CHAIN", "exact_jacobian", "lower_bound_by_sampling", "networks", "operator_norm", "random_network",
+    "BLOCKS",
+    "CHAIN",
+    "exact_jacobian",
+    "lower_bound_by_sampling",
+    "networks",
+    "operator_norm",
+    "random_network",
 ]
 
 Shape = tuple[int, ...]

@@ -162,9 +162,7 @@ def _avg_pool(op: AvgPool, source: Shape, place: Place) -> Kernel:
         axes = tuple(range(2, 2 + len(op.window)))
         return lambda x: x.sum(dim=axes, keepdim=True) / counts
     if len(op.window) == 2:
-        return lambda x: (
-            functional.avg_pool2d(_pad(x, op.padding), op.window, op.stride, divisor_override=1) / counts
-        )
+        return lambda x: functional.avg_pool2d(_pad(x, op.padding), op.window, op.stride, divisor_override=1) / counts
     kernel, convolve = place(np.ones((source[0], 1, *op.window))), _CONV[len(op.window)]
     return lambda x: convolve(_pad(x, op.padding), kernel, None, op.stride, groups=source[0]) / counts
 

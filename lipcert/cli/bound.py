@@ -24,9 +24,7 @@ class BoundOptions(Model):
 
     method: Annotated[str, typer.Option(help="auto, or a method that `lipcert doctor` lists.")] = "auto"
     norm: Annotated[Norm, typer.Option(help="Norm on input and output.")] = "l2"
-    time_limit: Annotated[
-        float | None, typer.Option(metavar="S", min=0.0, help="Seconds for anytime methods.")
-    ] = None
+    time_limit: Annotated[float | None, typer.Option(metavar="S", min=0.0, help="Seconds for anytime methods.")] = None
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the certificate here.")] = None
 
 

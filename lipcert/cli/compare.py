@@ -27,9 +27,7 @@ class CompareOptions(Model):
 
     methods: Annotated[str, typer.Option(metavar="A,B,..", help="Names of methods, or all.")] = "all"
     norm: Annotated[Norm, typer.Option(help="Norm on input and output.")] = "l2"
-    time_limit: Annotated[
-        float | None, typer.Option(metavar="S", min=0.0, help="Seconds for each method.")
-    ] = None
+    time_limit: Annotated[float | None, typer.Option(metavar="S", min=0.0, help="Seconds for each method.")] = None
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page here.")] = None
 
 
@@ -59,9 +57,7 @@ def _compare(options: CompareOptions, network: Network) -> CompareResult:
     names = "all" if options.methods == "all" else [name.strip() for name in options.methods.split(",")]
 
     def go(progress: Callable[[str], None] | None) -> CompareResult:
-        return api.compare(
-            network, methods=names, norm=options.norm, time_limit=options.time_limit, progress=progress
-        )
+        return api.compare(network, methods=names, norm=options.norm, time_limit=options.time_limit, progress=progress)
 
     if not show.has_bars(quiet=options.quiet):
         return go(lambda name: show.remark(f"running {name}", quiet=options.quiet))

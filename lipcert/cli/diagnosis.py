@@ -21,7 +21,13 @@ SOLVERS = ("CLARABEL", "SCS")
 def diagnose() -> DoctorResult:
     """Look at everything; something broken is a finding, never an exception."""
     looks: tuple[Callable[[], Iterator[Finding]], ...] = (
-        _arithmetic, _checker, _methods, _solvers, _mosek, _devices, _software,
+        _arithmetic,
+        _checker,
+        _methods,
+        _solvers,
+        _mosek,
+        _devices,
+        _software,
     )
     findings = tuple(finding for look in looks for finding in look())
     return DoctorResult(healthy=all(finding.status != "broken" for finding in findings), findings=findings)

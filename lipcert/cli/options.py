@@ -48,14 +48,16 @@ class Model(Output):
     mean: Annotated[
         str | None,
         typer.Option(
-            metavar="M,..", help="Normalise inputs: subtract, per channel; becomes part of the network.",
+            metavar="M,..",
+            help="Normalise inputs: subtract, per channel; becomes part of the network.",
             rich_help_panel=_MODEL,
         ),
     ] = None
     std: Annotated[
         str | None,
         typer.Option(
-            metavar="S,..", help="Normalise inputs: divide by, per channel; becomes part of the network.",
+            metavar="S,..",
+            help="Normalise inputs: divide by, per channel; becomes part of the network.",
             rich_help_panel=_MODEL,
         ),
     ] = None

@@ -59,6 +59,4 @@ def prune(nodes: Sequence[Node], output: int | None = None) -> list[Node]:
             needed.update(nodes[position].inputs)
     order = sorted(needed)
     place = {old: new for new, old in enumerate(order)}
-    return [
-        Node(nodes[i].name, nodes[i].op, tuple(place[j] for j in nodes[i].inputs), nodes[i].shape) for i in order
-    ]
+    return [Node(nodes[i].name, nodes[i].op, tuple(place[j] for j in nodes[i].inputs), nodes[i].shape) for i in order]

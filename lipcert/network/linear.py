@@ -174,15 +174,12 @@ def _fold(windows: Float, stride: Shape, dilation: Shape, padding: Pads, shape: 
     """Adjoint of `unfold` with zero padding: add windows (N, C, *k, *out) into (N, *shape)."""
     rank = len(stride)
     kernel, out = windows.shape[2 : 2 + rank], windows.shape[2 + rank :]
-    reach = tuple(
-        d * (k - 1) + s * (o - 1) + 1 for k, o, s, d in zip(kernel, out, stride, dilation, strict=True)
-    )
+    reach = tuple(d * (k - 1) + s * (o - 1) + 1 for k, o, s, d in zip(kernel, out, stride, dilation, strict=True))
     canvas = np.zeros((*windows.shape[:2], *reach))
     by_position = np.moveaxis(windows, range(2, 2 + rank), range(rank))
     for position in product(*(range(k) for k in kernel)):
         target = tuple(
-            slice(d * p, d * p + s * (o - 1) + 1, s)
-            for p, o, s, d in zip(position, out, stride, dilation, strict=True)
+            slice(d * p, d * p + s * (o - 1) + 1, s) for p, o, s, d in zip(position, out, stride, dilation, strict=True)
         )
         canvas[:, :, *target] += by_position[position]
     # entry i of the result is entry i + before of the canvas, and zero where no window reached

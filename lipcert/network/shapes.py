@@ -174,6 +174,8 @@ def _concat_shape(op: Concat, inputs: list[Shape]) -> Shape:
     first, axis = inputs[0], op.axis
     _require(0 <= axis < len(first), f"it has no axis {axis}")
     rest = [(*s[:axis], *s[axis + 1 :]) for s in inputs]
-    _require(all(r == rest[0] and len(s) == len(first) for r, s in zip(rest, inputs, strict=True)),
-             "the inputs differ outside the axis")
+    _require(
+        all(r == rest[0] and len(s) == len(first) for r, s in zip(rest, inputs, strict=True)),
+        "the inputs differ outside the axis",
+    )
     return (*first[:axis], sum(s[axis] for s in inputs), *first[axis + 1 :])

@@ -179,9 +179,7 @@ def _arrays(header: dict[str, Any], blob: memoryview) -> dict[str, npt.NDArray[A
         _require(begin == position and end <= len(blob), f"'{name}' leaves a gap or overlaps")
         _require(end - begin == 8 * math.prod(shape), f"'{name}' has the wrong length")
         array = np.frombuffer(blob[begin:end], dtype=_DTYPES[entry["dtype"]]).reshape(shape)
-        _require(
-            array.dtype.kind == "i" or bool(np.isfinite(array).all()), f"'{name}' has NaN or infinite entries"
-        )
+        _require(array.dtype.kind == "i" or bool(np.isfinite(array).all()), f"'{name}' has NaN or infinite entries")
         arrays[name] = array
         position = end
     _require(position == len(blob), "bytes are left over at the end")

@@ -113,9 +113,7 @@ def identity(size: int) -> Enclosure:
 
 def _within_budget(entries: int, where: str) -> None:
     if entries > MAX_ENTRIES:
-        raise Refused(
-            f"the lifted form of {where} has {entries:.2g} entries, above {MAX_ENTRIES:.2g}: cut the network"
-        )
+        raise Refused(f"the lifted form of {where} has {entries:.2g} entries, above {MAX_ENTRIES:.2g}: cut the network")
 
 
 def is_linear(op: Elementwise) -> bool:

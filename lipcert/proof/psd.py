@@ -167,4 +167,3 @@ def _magnitudes(factors: Blocks, links: Blocks) -> Blocks:
         extra = matmul_up(np.abs(link), columns[k][..., None])[..., 0]
         rows[k + 1] = inflate(rows[k + 1] + extra, 1)
     return rows
-

@@ -131,8 +131,13 @@ def accuracy_figure(report: Report) -> AccuracyFigure:
         marks.append((x.place(eps), 100 - y.place(report.certified_accuracy[key]), place))
     floor = [(100.0, 100.0), (0.0, 100.0)]
     return AccuracyFigure(
-        x, y, _path(lower), _path(upper), _path([*lower, *floor], closed=True),
-        _path([*upper, *reversed(lower)], closed=True) if upper else "", tuple(marks),
+        x,
+        y,
+        _path(lower),
+        _path(upper),
+        _path([*lower, *floor], closed=True),
+        _path([*upper, *reversed(lower)], closed=True) if upper else "",
+        tuple(marks),
     )
 
 

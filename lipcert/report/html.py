@@ -13,12 +13,16 @@ from lipcert.results import CompareResult, Report
 def report_page(report: Report) -> str:
     """Return a robustness report as a page."""
     layers = report.bound.contributions
-    return _environment().get_template("report.html.j2").render(
-        report=report,
-        accuracy=figures.accuracy_figure(report),
-        radii=figures.histogram_figure(report.histogram, report.eps),
-        layers=figures.layer_bars(layers),
-        steps_make_bound=bool(layers) and layers[-1].cumulative == report.bound.bound,
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            report=report,
+            accuracy=figures.accuracy_figure(report),
+            radii=figures.histogram_figure(report.histogram, report.eps),
+            layers=figures.layer_bars(layers),
+            steps_make_bound=bool(layers) and layers[-1].cumulative == report.bound.bound,
+        )
     )
 
 
@@ -26,12 +30,16 @@ def compare_page(result: CompareResult) -> str:
     """Return a comparison of methods as a page."""
     rows = sorted((row for row in result.rows if row.bound is not None), key=lambda row: row.bound or 0.0)
     ladder = figures.ladder([row.bound or 0.0 for row in rows], result.lower_bound)
-    return _environment().get_template("compare.html.j2").render(
-        result=result,
-        rungs=list(zip(rows, ladder.places, strict=True)),
-        lower_place=ladder.lower,
-        ticks=ladder.ticks,
-        failed=[row for row in result.rows if row.bound is None],
+    return (
+        _environment()
+        .get_template("compare.html.j2")
+        .render(
+            result=result,
+            rungs=list(zip(rows, ladder.places, strict=True)),
+            lower_place=ladder.lower,
+            ticks=ladder.ticks,
+            failed=[row for row in result.rows if row.bound is None],
+        )
     )
 
 

@@ -19,7 +19,12 @@ from lipcert.results import (
 )
 
 PUBLISHED: tuple[type[Document], ...] = (
-    BoundResult, CompareResult, Report, CheckResult, InspectResult, DoctorResult,
+    BoundResult,
+    CompareResult,
+    Report,
+    CheckResult,
+    InspectResult,
+    DoctorResult,
 )
 
 

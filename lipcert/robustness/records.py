@@ -68,8 +68,13 @@ class Records:
         names = [*self._stages, ""]  # NOBODY is the last
         lines = []
         rows = zip(
-            verdicts.index.tolist(), verdicts.labels.tolist(), verdicts.predicted.tolist(),
-            verdicts.radius.tolist(), verdicts.status.tolist(), verdicts.stage.tolist(), strict=True,
+            verdicts.index.tolist(),
+            verdicts.labels.tolist(),
+            verdicts.predicted.tolist(),
+            verdicts.radius.tolist(),
+            verdicts.status.tolist(),
+            verdicts.stage.tolist(),
+            strict=True,
         )
         for index, label, predicted, radius, status, stage in rows:
             verdict = ",".join(f'"{words[code]}"' for code in status)

@@ -230,9 +230,7 @@ def _elementwise(op: Elementwise, size: int, slope: float, precision: Precision)
     return _rounded(p, q, size, slope, precision, *(_largest(values) for values in op.params))
 
 
-def _rounded(
-    p: float, q: float, size: int, slope: float, precision: Precision, *params: float
-) -> NodeModel:
+def _rounded(p: float, q: float, size: int, slope: float, precision: Precision, *params: float) -> NodeModel:
     spread = 1.0 + max(params, default=0.0)
     return NodeModel(
         slope=slope,

@@ -136,7 +136,11 @@ def test_help_imports_nothing_heavy(tmp_path: Path, arguments: list[str]) -> Non
 def test_as_a_module_it_is_the_same_program(tmp_path: Path) -> None:
     found = subprocess.run(
         [sys.executable, "-m", "lipcert", "bound", "nothing.onnx"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert found.returncode == 2
     assert found.stderr.count("\n") == 1

@@ -68,9 +68,7 @@ def test_a_folder_that_is_missing_is_noticed_before_the_work(cli: Any, loaded: A
     assert loaded == []
 
 
-def test_check_refuses_another_model(
-    cli: Any, loaded: Any, network: Network, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_check_refuses_another_model(cli: Any, loaded: Any, network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli("bound", "m", "--norm", "linf", "--out", "m.lipcert").code == 0
     other = Network(network.nodes[:-1])
     monkeypatch.setattr(api, "load", lambda model, **_: other)
@@ -93,13 +91,25 @@ def test_check_of_something_that_is_no_certificate(cli: Any, loaded: Any, tmp_pa
 
 def test_model_options_reach_the_reader(cli: Any, loaded: Any) -> None:
     cli(
-        "bound", "package.module:make@w.safetensors", "--input-shape", "1x28x28",
-        "--mean", "0.1,0.2", "--std", "63/255", "--allow-pickle", "--norm", "linf",
+        "bound",
+        "package.module:make@w.safetensors",
+        "--input-shape",
+        "1x28x28",
+        "--mean",
+        "0.1,0.2",
+        "--std",
+        "63/255",
+        "--allow-pickle",
+        "--norm",
+        "linf",
     )
     model, settings = loaded[-1]
     assert model == "package.module:make@w.safetensors"
     assert settings == {
-        "input_shape": [1, 28, 28], "mean": [0.1, 0.2], "std": [63 / 255], "allow_pickle": True,
+        "input_shape": [1, 28, 28],
+        "mean": [0.1, 0.2],
+        "std": [63 / 255],
+        "allow_pickle": True,
     }
 
 

@@ -129,9 +129,7 @@ def test_matrix_product_with_vectors_and_batches() -> None:
 @settings(max_examples=300)
 @given(
     numbers=st.lists(st.one_of(moderate, float32, any_float), min_size=2, max_size=6),
-    steps=st.lists(
-        st.tuples(st.sampled_from("+-*/"), st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12
-    ),
+    steps=st.lists(st.tuples(st.sampled_from("+-*/"), st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12),
 )
 def test_chains_enclose(numbers: list[float], steps: list[tuple[str, int, int]]) -> None:
     """Each step combines two earlier values; the exact rational is carried alongside."""

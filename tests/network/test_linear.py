@@ -181,17 +181,21 @@ def test_transposed_convolution(case) -> None:
     """torch crops both sides alike, so the uncropped output is cropped here, and extended by the bias."""
     op, x, rng = case
     rank = len(op.stride)
-    full = TRANSPOSED[rank](
-        tensor(x), tensor(op.weight.mid), None, op.stride, 0, 0, op.groups, op.dilation
-    )
+    full = TRANSPOSED[rank](tensor(x), tensor(op.weight.mid), None, op.stride, 0, 0, op.groups, op.dilation)
     crop = [(-a, extra - b) for (a, b), extra in zip(op.padding, op.output_padding, strict=True)]
     expected = functional.pad(full, flat_padding(tuple(crop))).numpy() + op.bias.mid
     check_linear(op, x, expected, rng)
     if all(a == b for a, b in op.padding):
         padding = [a for a, _ in op.padding]
         direct = TRANSPOSED[rank](
-            tensor(x), tensor(op.weight.mid), tensor(op.bias.mid.ravel()), op.stride, padding, op.output_padding,
-            op.groups, op.dilation,
+            tensor(x),
+            tensor(op.weight.mid),
+            tensor(op.bias.mid.ravel()),
+            op.stride,
+            padding,
+            op.output_padding,
+            op.groups,
+            op.dilation,
         )
         np.testing.assert_array_equal(direct.numpy(), expected)
 
@@ -221,9 +225,7 @@ def end_padding(size: tuple[int, ...], settings: dict, out: tuple[int, ...]) -> 
 def window_counts(size: tuple[int, ...], settings: dict, out: tuple[int, ...], include: bool) -> np.ndarray:
     """How many entries torch divides by: inside the image, or inside the image with its padding."""
     counts = np.ones(())
-    for n, k, s, p, o in zip(
-        size, settings["kernel_size"], settings["stride"], settings["padding"], out, strict=True
-    ):
+    for n, k, s, p, o in zip(size, settings["kernel_size"], settings["stride"], settings["padding"], out, strict=True):
         low, high = (-p, n + p) if include else (0, n)
         here = [sum(low <= i * s - p + j < high for j in range(k)) for i in range(o)]
         counts = np.multiply.outer(counts, np.array(here, dtype=np.float64))

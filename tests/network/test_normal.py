@@ -150,9 +150,7 @@ def test_merging_counts_its_rounding() -> None:
     assert isinstance(merged, Dense)
     for i in range(2):
         for j in range(4):
-            exact = sum(
-                Fraction(second.weight.mid[i, k]) * Fraction(first.weight.mid[k, j]) for k in range(3)
-            )
+            exact = sum(Fraction(second.weight.mid[i, k]) * Fraction(first.weight.mid[k, j]) for k in range(3))
             distance = abs(exact - Fraction(merged.weight.mid[i, j]))
             assert distance <= Fraction(merged.weight.radius[i, j])
 

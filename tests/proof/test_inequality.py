@@ -296,9 +296,7 @@ def test_no_multiplier_beats_the_truth_of_one_neuron() -> None:
 @pytest.mark.parametrize("shift", [60, -60, 200, -200])
 def test_proofs_do_not_depend_on_the_scale_of_a_layer(shift: int) -> None:
     first, second, third = matrices(7, 4, 6, 5, 3)
-    plain, moved = (
-        lift(subject(mlp([np.ldexp(first, s), np.ldexp(second, -s), third]), "output")) for s in (0, shift)
-    )
+    plain, moved = (lift(subject(mlp([np.ldexp(first, s), np.ldexp(second, -s), third]), "output")) for s in (0, shift))
     multipliers = [np.full(6, 0.05), np.full(5, 0.02)]
     rescaled = [np.ldexp(multipliers[0], -2 * shift), multipliers[1]]
     best = largest_target(plain, assemble(plain, multipliers))

@@ -101,6 +101,17 @@ def evaluate_model(model, folder: Path, x):
 
 
 __all__ = [
-    "agrees", "batch", "evaluate_model", "floats", "helper", "ints", "make_model", "onnx", "read", "run", "save",
-    "session", "single",
+    "agrees",
+    "batch",
+    "evaluate_model",
+    "floats",
+    "helper",
+    "ints",
+    "make_model",
+    "onnx",
+    "read",
+    "run",
+    "save",
+    "session",
+    "single",
 ]

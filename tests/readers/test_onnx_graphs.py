@@ -37,8 +37,11 @@ def test_weights_divided_by_a_stored_sigma_are_enclosed(tmp_path):
     """W / (u' W v), as spectral norm is exported, against exact rational arithmetic."""
     w, u, v = floats(4, 6), floats(4, seed=5), floats(6, seed=6)
     nodes = [
-        N("MatMul", "w v", "wv"), N("MatMul", "u wv", "sigma"), N("Div", "w sigma", "weight"),
-        N("Gemm", "x weight", "z", transB=1), N("Mul", "z scale", "y"),
+        N("MatMul", "w v", "wv"),
+        N("MatMul", "u wv", "sigma"),
+        N("Div", "w sigma", "weight"),
+        N("Gemm", "x weight", "z", transB=1),
+        N("Mul", "z scale", "y"),
     ]
     model = make_model(nodes, batch(6), {"w": w, "u": u, "v": v, "scale": f32(1.2)})
     network = agrees(model, tmp_path)
@@ -85,8 +88,12 @@ def test_numbers_that_the_deployed_pass_rounds_are_no_stored_weights(tmp_path):
 
 def test_weight_norm(tmp_path):
     nodes = [
-        N("Mul", "v v", "squares"), N("ReduceSum", "squares last", "sums"), N("Sqrt", "sums", "norms"),
-        N("Div", "v norms", "unit"), N("Mul", "unit g", "w"), N("Gemm", "x w", "y", transB=1),
+        N("Mul", "v v", "squares"),
+        N("ReduceSum", "squares last", "sums"),
+        N("Sqrt", "sums", "norms"),
+        N("Div", "v norms", "unit"),
+        N("Mul", "unit g", "w"),
+        N("Gemm", "x w", "y", transB=1),
     ]
     agrees(make_model(nodes, batch(5), {"v": floats(3, 5), "g": floats(3, 1), "last": ints(1)}), tmp_path)
 
@@ -94,19 +101,32 @@ def test_weight_norm(tmp_path):
 CHAINS = {
     "norms": [N("ReduceL2", "w", "n", axes=[1], keepdims=1), N("Div", "w n", "v")],
     "powers": [
-        N("Pow", "w two", "a"), N("ReduceMean", "a", "b"), N("Sqrt", "b", "c"), N("Reciprocal", "c", "d"),
+        N("Pow", "w two", "a"),
+        N("ReduceMean", "a", "b"),
+        N("Sqrt", "b", "c"),
+        N("Reciprocal", "c", "d"),
         N("Mul", "w d", "v"),
     ],
     "gemm": [
-        N("Gemm", "w w", "a", transB=1, alpha=0.5), N("MatMul", "a w", "b"), N("Neg", "b", "c"), N("Sub", "w c", "v"),
+        N("Gemm", "w w", "a", transB=1, alpha=0.5),
+        N("MatMul", "a w", "b"),
+        N("Neg", "b", "c"),
+        N("Sub", "w c", "v"),
     ],
     "selections": [
-        N("Abs", "w", "a"), N("Max", "a one", "b"), N("Greater", "w one", "g"), N("Where", "g b w", "c"),
-        N("Concat", "c c", "d", axis=0), N("Slice", "d from to", "v"),
+        N("Abs", "w", "a"),
+        N("Max", "a one", "b"),
+        N("Greater", "w one", "g"),
+        N("Where", "g b w", "c"),
+        N("Concat", "c c", "d", axis=0),
+        N("Slice", "d from to", "v"),
     ],
     "squares": [N("ReduceSumSquare", "w", "s", axes=[0], keepdims=0), N("Add", "w s", "v")],
     "expanded": [
-        N("ConstantOfShape", "shape", "z"), N("Expand", "one shape", "o"), N("Add", "z o", "a"), N("Add", "a w", "v"),
+        N("ConstantOfShape", "shape", "z"),
+        N("Expand", "one shape", "o"),
+        N("Add", "z o", "a"),
+        N("Add", "a w", "v"),
     ],
 }
 
@@ -114,7 +134,12 @@ CHAINS = {
 @pytest.mark.parametrize("chain", CHAINS.values(), ids=CHAINS.keys())
 def test_constant_chains(chain, tmp_path):
     constants = {
-        "w": floats(3, 5), "two": f32(2), "one": f32(1), "from": ints(1, 0), "to": ints(4, 5), "shape": ints(3, 5),
+        "w": floats(3, 5),
+        "two": f32(2),
+        "one": f32(1),
+        "from": ints(1, 0),
+        "to": ints(4, 5),
+        "shape": ints(3, 5),
     }
     agrees(make_model([*chain, N("Gemm", "x v", "y", transB=1)], batch(5), constants), tmp_path)
 
@@ -123,28 +148,49 @@ def test_constant_chains(chain, tmp_path):
 
 FLATTENS = {
     "batch size and -1": [
-        N("Shape", "x", "s"), N("Gather", "s zero", "n"), N("Unsqueeze", "n zero_", "u"),
-        N("Concat", "u minus", "t", axis=0), N("Reshape", "x t", "y"),
+        N("Shape", "x", "s"),
+        N("Gather", "s zero", "n"),
+        N("Unsqueeze", "n zero_", "u"),
+        N("Concat", "u minus", "t", axis=0),
+        N("Reshape", "x t", "y"),
     ],
     "product of sizes": [
-        N("Shape", "x", "s", start=1), N("ReduceProd", "s", "p"), N("Shape", "x", "b", end=1),
-        N("Concat", "b p", "t", axis=0), N("Reshape", "x t", "y"),
+        N("Shape", "x", "s", start=1),
+        N("ReduceProd", "s", "p"),
+        N("Shape", "x", "b", end=1),
+        N("Concat", "b p", "t", axis=0),
+        N("Reshape", "x t", "y"),
     ],
     "size over batch size": [
-        N("Size", "x", "s"), N("Mul", "s two", "d"), N("Div", "d two", "e"), N("Div", "e twelve", "n"),
-        N("Reshape", "n one_", "m"), N("Concat", "m minus", "t", axis=0), N("Reshape", "x t", "y"),
+        N("Size", "x", "s"),
+        N("Mul", "s two", "d"),
+        N("Div", "d two", "e"),
+        N("Div", "e twelve", "n"),
+        N("Reshape", "n one_", "m"),
+        N("Concat", "m minus", "t", axis=0),
+        N("Reshape", "x t", "y"),
     ],
     "casts and floats": [
-        N("Shape", "x", "s"), N("Slice", "s one_ last zero_", "h"), N("Cast", "h", "f", to=1), N("Mul", "f ones", "g"),
-        N("Floor", "g", "k"), N("Cast", "k", "i", to=7), N("Slice", "s zero_ one_", "b"),
-        N("Concat", "b i", "t", axis=0), N("Reshape", "x t", "y"),
+        N("Shape", "x", "s"),
+        N("Slice", "s one_ last zero_", "h"),
+        N("Cast", "h", "f", to=1),
+        N("Mul", "f ones", "g"),
+        N("Floor", "g", "k"),
+        N("Cast", "k", "i", to=7),
+        N("Slice", "s zero_ one_", "b"),
+        N("Concat", "b i", "t", axis=0),
+        N("Reshape", "x t", "y"),
     ],
     "range and equal": [
-        N("Range", "zero one twelve_", "r"), N("Reshape", "r minus", "i"), N("Flatten", "x", "f"),
+        N("Range", "zero one twelve_", "r"),
+        N("Reshape", "r minus", "i"),
+        N("Flatten", "x", "f"),
         N("Gather", "f i", "y", axis=1),
     ],
     "where": [
-        N("Equal", "minus one_", "e"), N("Where", "e one_ minus", "m"), N("Concat", "zero_ m", "t", axis=0),
+        N("Equal", "minus one_", "e"),
+        N("Where", "e one_ minus", "m"),
+        N("Concat", "zero_ m", "t", axis=0),
         N("Reshape", "x t", "y"),
     ],
 }
@@ -153,8 +199,16 @@ FLATTENS = {
 @pytest.mark.parametrize("nodes", FLATTENS.values(), ids=FLATTENS.keys())
 def test_shape_arithmetic(nodes, tmp_path):
     constants = {
-        "zero": np.int64(0), "one": np.int64(1), "two": np.int64(2), "twelve": np.int64(12), "twelve_": np.int64(12),
-        "zero_": ints(0), "one_": ints(1), "minus": ints(-1), "last": ints(2**62), "ones": floats(1) * 0 + 1,
+        "zero": np.int64(0),
+        "one": np.int64(1),
+        "two": np.int64(2),
+        "twelve": np.int64(12),
+        "twelve_": np.int64(12),
+        "zero_": ints(0),
+        "one_": ints(1),
+        "minus": ints(-1),
+        "last": ints(2**62),
+        "ones": floats(1) * 0 + 1,
     }
     network = agrees(make_model(nodes, batch(3, 4), constants), tmp_path)
     assert network.is_exact
@@ -162,7 +216,9 @@ def test_shape_arithmetic(nodes, tmp_path):
 
 def test_expand_to_the_batch_size(tmp_path):
     nodes = [
-        N("Shape", "x", "s", end=1), N("Concat", "s rest", "t", axis=0), N("Expand", "x t", "y"),
+        N("Shape", "x", "s", end=1),
+        N("Concat", "s rest", "t", axis=0),
+        N("Expand", "x t", "y"),
     ]
     agrees(make_model(nodes, batch(1, 3), {"rest": ints(4, 3)}), tmp_path)
 
@@ -231,8 +287,17 @@ def test_the_shape_of_a_sample(shape, given, found, tmp_path):
 
 @pytest.mark.parametrize(
     ("shape", "given"),
-    [(["N", "C", 4], None), (["N"], None), ([4, 3], None), ([], None), (None, None), ([1, 3], (4,)), (["N", 3], (1, 3)),
-     ([4, 3], (4,)), (["N", "C"], (0,))],
+    [
+        (["N", "C", 4], None),
+        (["N"], None),
+        ([4, 3], None),
+        ([], None),
+        (None, None),
+        ([1, 3], (4,)),
+        (["N", 3], (1, 3)),
+        ([4, 3], (4,)),
+        (["N", "C"], (0,)),
+    ],
 )
 def test_a_shape_that_stays_open_is_one_clear_line(shape, given, tmp_path):
     with pytest.raises(UsageError) as caught:
@@ -251,7 +316,10 @@ def test_a_fixed_batch_size_is_tracked(tmp_path):
 
 def test_one_sample_without_a_batch_axis_may_be_rearranged_freely(tmp_path):
     nodes = [
-        N("Reshape", "x flat", "f"), N("MatMul", "f w", "m"), N("Unsqueeze", "m front", "u"), N("Relu", "u", "r"),
+        N("Reshape", "x flat", "f"),
+        N("MatMul", "f w", "m"),
+        N("Unsqueeze", "m front", "u"),
+        N("Relu", "u", "r"),
         N("Transpose", "r", "y"),
     ]
     agrees(make_model(nodes, [1, 2, 3], {"flat": ints(6), "w": floats(6, 4), "front": ints(0)}), tmp_path)
@@ -311,8 +379,12 @@ def test_constant_nodes_of_every_form(tmp_path):
         helper.make_node("Constant", [], ["b"], value_floats=[1.0, 2.0, 3.0]),
         helper.make_node("Constant", [], ["i"], value_int=1),
         helper.make_node("Constant", [], ["j"], value_ints=[0, 2, 1]),
-        N("Mul", "x a", "p"), N("Add", "p b", "q"), N("Gather", "q j", "r", axis=1),
-        N("Unsqueeze", "i zero", "k"), N("Unsqueeze", "r k", "s"), N("Squeeze", "s k", "y"),
+        N("Mul", "x a", "p"),
+        N("Add", "p b", "q"),
+        N("Gather", "q j", "r", axis=1),
+        N("Unsqueeze", "i zero", "k"),
+        N("Unsqueeze", "r k", "s"),
+        N("Squeeze", "s k", "y"),
     ]
     agrees(make_model(nodes, batch(3), {"zero": ints(0)}), tmp_path)
 
@@ -351,7 +423,8 @@ def test_old_broadcasting_by_axis(tmp_path):
 def test_source(tmp_path):
     model = make_model(
         [N("Reshape", "x s", "f"), N("Gemm", "f w b", "y", transB=1)],
-        batch(2, 3), {"w": floats(4, 6), "b": floats(4), "s": ints(0, -1)},
+        batch(2, 3),
+        {"w": floats(4, 6), "b": floats(4), "s": ints(0, -1)},
     )
     path = save(model, tmp_path)
     source = read_onnx(path).source

@@ -122,8 +122,12 @@ MOVES = {
     "resize 10": single("Resize", batch(2, 3, 3), np.array([1, 1, 2, 3], f32), opset=10),
     "resize half pixel": single("Resize", batch(2, 3, 3), None, np.array([1, 1, 2, 5], f32)),
     "resize asymmetric": single(
-        "Resize", batch(2, 3, 3), None, np.array([1, 1, 4, 3], f32),
-        coordinate_transformation_mode="asymmetric", nearest_mode="floor",
+        "Resize",
+        batch(2, 3, 3),
+        None,
+        np.array([1, 1, 4, 3], f32),
+        coordinate_transformation_mode="asymmetric",
+        nearest_mode="floor",
     ),
     "resize by sizes": single("Resize", [1, 2, 3, 3], None, None, ints(1, 2, 6, 9)),
     "resize axes": single("Resize", batch(2, 3, 3), None, np.array([2, 3], f32), opset=18, axes=[2, 3]),
@@ -206,7 +210,9 @@ def test_convolutions(tmp_path, kernel, stride, dilation, pad, channels, rank):
     inside, outside, groups = channels
     weight = floats(outside, inside // groups, *(*kernel, 2)[:rank])
     attributes = {
-        "strides": (*stride, 1)[:rank], "dilations": (*dilation, 1)[:rank], "group": groups,
+        "strides": (*stride, 1)[:rank],
+        "dilations": (*dilation, 1)[:rank],
+        "group": groups,
         "pads": (*pad[:2], 1)[:rank] + (*pad[2:], 0)[:rank],
     }
     size = (7, 8, 3)[:rank]
@@ -233,8 +239,15 @@ def test_transposed_convolutions(tmp_path, kernel, stride, dilation, pad, channe
     if any(f <= a + b for f, a, b in zip(full, pad[:2], pad[2:], strict=True)):
         return
     model = single(
-        "ConvTranspose", batch(inside, 5, 5), weight, floats(outside), group=groups, pads=pad,
-        strides=stride, dilations=dilation, output_padding=more,
+        "ConvTranspose",
+        batch(inside, 5, 5),
+        weight,
+        floats(outside),
+        group=groups,
+        pads=pad,
+        strides=stride,
+        dilations=dilation,
+        output_padding=more,
     )
     agrees(model, tmp_path)
 
@@ -340,18 +353,33 @@ PATTERNS = {
     ),
     "gelu": (
         "gelu",
-        [N("Div", "x root", "t"), N("Erf", "t", "e"), N("Add", "e one", "u"), N("Mul", "x u", "v"),
-         N("Mul", "v half", "y")],
+        [
+            N("Div", "x root", "t"),
+            N("Erf", "t", "e"),
+            N("Add", "e one", "u"),
+            N("Mul", "x u", "v"),
+            N("Mul", "v half", "y"),
+        ],
     ),
     "gelu by factor": (
         "gelu",
-        [N("Mul", "x c", "t"), N("Erf", "t", "e"), N("Add", "one e", "u"), N("Mul", "x half", "h"),
-         N("Mul", "u h", "y")],
+        [
+            N("Mul", "x c", "t"),
+            N("Erf", "t", "e"),
+            N("Add", "one e", "u"),
+            N("Mul", "x half", "h"),
+            N("Mul", "u h", "y"),
+        ],
     ),
     "gelu halved inside": (
         "gelu",
-        [N("Mul", "x c", "t"), N("Erf", "t", "e"), N("Mul", "e half", "f"), N("Add", "f half", "u"),
-         N("Mul", "u x", "y")],
+        [
+            N("Mul", "x c", "t"),
+            N("Erf", "t", "e"),
+            N("Mul", "e half", "f"),
+            N("Add", "f half", "u"),
+            N("Mul", "u x", "y"),
+        ],
     ),
     "mish": ("softplus mish", [N("Softplus", "x", "p"), N("Tanh", "p", "t"), N("Mul", "x t", "y")]),
     "hard swish": (
@@ -359,27 +387,49 @@ PATTERNS = {
         [N("Add", "x three", "t"), N("Clip", "t zero six", "c6"), N("Mul", "x c6", "m"), N("Div", "m six", "y")],
     ),
     "hard swish by factor": (
-        "hardswish", [N("HardSigmoid", "x", "t", alpha=1 / 6, beta=0.5), N("Mul", "t x", "y")],
+        "hardswish",
+        [N("HardSigmoid", "x", "t", alpha=1 / 6, beta=0.5), N("Mul", "t x", "y")],
     ),
     "softplus of torch": (
-        "softplus", [N("Softplus", "x", "s"), N("Greater", "x twenty", "g"), N("Where", "g x s", "y")],
+        "softplus",
+        [N("Softplus", "x", "s"), N("Greater", "x twenty", "g"), N("Where", "g x s", "y")],
     ),
     "softsign": ("softsign", [N("Abs", "x", "a"), N("Add", "a one", "b"), N("Div", "x b", "y")]),
 }
 GELU_TANH = [
     [
-        N("Pow", "x three", "p"), N("Mul", "p cubic", "q"), N("Add", "x q", "r"), N("Mul", "r pi", "t"),
-        N("Tanh", "t", "h"), N("Add", "h one", "u"), N("Mul", "x half", "v"), N("Mul", "v u", "y"),
+        N("Pow", "x three", "p"),
+        N("Mul", "p cubic", "q"),
+        N("Add", "x q", "r"),
+        N("Mul", "r pi", "t"),
+        N("Tanh", "t", "h"),
+        N("Add", "h one", "u"),
+        N("Mul", "x half", "v"),
+        N("Mul", "v u", "y"),
     ],
     [
-        N("Mul", "x x", "p"), N("Mul", "p cubic", "q"), N("Add", "q one", "r"), N("Mul", "x r", "w"),
-        N("Mul", "w pi", "t"), N("Tanh", "t", "h"), N("Add", "h one", "u"), N("Mul", "u half", "v"),
+        N("Mul", "x x", "p"),
+        N("Mul", "p cubic", "q"),
+        N("Add", "q one", "r"),
+        N("Mul", "x r", "w"),
+        N("Mul", "w pi", "t"),
+        N("Tanh", "t", "h"),
+        N("Add", "h one", "u"),
+        N("Mul", "u half", "v"),
         N("Mul", "v x", "y"),
     ],
 ]
 CONSTANTS = {
-    "c": f32(0.70710677), "n": f32(-1.3), "half": f32(0.5), "one": f32(1), "root": f32(np.sqrt(2)),
-    "three": f32(3), "six": f32(6), "zero": f32(0), "twenty": f32(20), "cubic": f32(0.044715),
+    "c": f32(0.70710677),
+    "n": f32(-1.3),
+    "half": f32(0.5),
+    "one": f32(1),
+    "root": f32(np.sqrt(2)),
+    "three": f32(3),
+    "six": f32(6),
+    "zero": f32(0),
+    "twenty": f32(20),
+    "cubic": f32(0.044715),
     "pi": f32(np.sqrt(2 / np.pi)),
 }
 
@@ -419,8 +469,13 @@ def test_gelu_by_tanh(nodes, tmp_path):
         [N("Sigmoid", "x", "s"), N("Relu", "x", "r"), N("Mul", "r s", "y")],
         [N("Tanh", "x", "t"), N("Mul", "x t", "y")],
         [
-            N("Pow", "x three", "p"), N("Mul", "p c", "q"), N("Add", "x q", "r"), N("Mul", "r pi", "t"),
-            N("Tanh", "t", "h"), N("Add", "h one", "u"), N("Mul", "x u", "y"),
+            N("Pow", "x three", "p"),
+            N("Mul", "p c", "q"),
+            N("Add", "x q", "r"),
+            N("Mul", "r pi", "t"),
+            N("Tanh", "t", "h"),
+            N("Add", "h one", "u"),
+            N("Mul", "x u", "y"),
         ],  # another cubic coefficient
         [N("Abs", "x", "a"), N("Sub", "one a", "b"), N("Div", "x b", "y")],  # x / (1 - |x|)
     ],
@@ -433,20 +488,33 @@ def test_what_only_looks_like_an_activation_is_refused(nodes, tmp_path):
 
 MAX_MIN = {
     "halves": [
-        N("Split", "x", "a", axis=1), N("Max", "a b", "u"), N("Min", "a b", "v"), N("Concat", "u v", "y", axis=1),
+        N("Split", "x", "a", axis=1),
+        N("Max", "a b", "u"),
+        N("Min", "a b", "v"),
+        N("Concat", "u v", "y", axis=1),
     ],
     "neighbours": [
-        N("Slice", "x zero_ last_ one_ two_", "a"), N("Slice", "x one_ last_ one_ two_", "b"),
-        N("Min", "b a", "u"), N("Max", "a b", "v"),
-        N("Unsqueeze", "u two_", "s"), N("Unsqueeze", "v two_", "t"), N("Concat", "s t", "j", axis=2),
+        N("Slice", "x zero_ last_ one_ two_", "a"),
+        N("Slice", "x one_ last_ one_ two_", "b"),
+        N("Min", "b a", "u"),
+        N("Max", "a b", "v"),
+        N("Unsqueeze", "u two_", "s"),
+        N("Unsqueeze", "v two_", "t"),
+        N("Concat", "s t", "j", axis=2),
         N("Reshape", "j shape_", "y"),
     ],
     "reductions": [
-        N("Reshape", "x grouped_", "g"), N("ReduceMax", "g", "a", axes=[2]), N("ReduceMin", "g", "b", axes=[2]),
-        N("Concat", "a b", "j", axis=2), N("Reshape", "j shape_", "y"),
+        N("Reshape", "x grouped_", "g"),
+        N("ReduceMax", "g", "a", axes=[2]),
+        N("ReduceMin", "g", "b", axes=[2]),
+        N("Concat", "a b", "j", axis=2),
+        N("Reshape", "j shape_", "y"),
     ],
     "two branches": [
-        N("Relu", "x", "a"), N("Neg", "x", "b"), N("Max", "a b", "u"), N("Min", "a b", "v"),
+        N("Relu", "x", "a"),
+        N("Neg", "x", "b"),
+        N("Max", "a b", "u"),
+        N("Min", "a b", "v"),
         N("Concat", "v u", "y", axis=1),
     ],
 }
@@ -456,8 +524,12 @@ MAX_MIN["halves"][0].output.append("b")
 @pytest.mark.parametrize("nodes", MAX_MIN.values(), ids=MAX_MIN.keys())
 def test_max_min(nodes, tmp_path):
     constants = {
-        "zero_": ints(0), "one_": ints(1), "two_": ints(2), "last_": ints(2**62),
-        "shape_": ints(0, 6, 4), "grouped_": ints(0, 3, 2, 4),
+        "zero_": ints(0),
+        "one_": ints(1),
+        "two_": ints(2),
+        "last_": ints(2**62),
+        "shape_": ints(0, 6, 4),
+        "grouped_": ints(0, 3, 2, 4),
     }
     network = agrees(make_model(nodes, batch(6, 4), constants), tmp_path)
     assert [n.op.kind for n in network.nodes].count("Sort") == 1

@@ -32,7 +32,8 @@ UNSUPPORTED = {
     "layer norm": (single("LayerNormalization", batch(3), floats(3)), "statistic"),
     "instance norm": (single("InstanceNormalization", batch(3, 4), floats(3), floats(3)), "statistic"),
     "batch norm in training": (
-        single("BatchNormalization", batch(3), *[np.abs(floats(3))] * 4, opset=15, training_mode=1, count=3), "training"
+        single("BatchNormalization", batch(3), *[np.abs(floats(3))] * 4, opset=15, training_mode=1, count=3),
+        "training",
     ),
     "dropout in training": (single("Dropout", batch(3), f32(0.5), np.array(True)), "training"),
     "lp pool": (single("LpPool", batch(2, 4), kernel_shape=[2]), "no rule"),
@@ -45,7 +46,8 @@ UNSUPPORTED = {
         "align_corners",
     ),
     "nearest that rounds down from half pixels": (
-        single("Resize", batch(2, 3, 3), None, np.array([1, 1, 2, 2], f32), nearest_mode="floor"), "evenly"
+        single("Resize", batch(2, 3, 3), None, np.array([1, 1, 2, 2], f32), nearest_mode="floor"),
+        "evenly",
     ),
     "unknown attribute": (single("Relu", batch(3), alpha=0.3), "alpha"),
     "unknown padding": (single("Conv", batch(1, 5), floats(1, 1, 2), auto_pad="FULL"), "FULL"),
@@ -68,7 +70,8 @@ UNSUPPORTED = {
     ),
     "slopes that depend on the data": (make_model([N("PRelu", "x x", "y")], batch(3)), "constant"),
     "a shape that depends on the data": (
-        make_model([N("Cast", "x", "i", to=7), N("Reshape", "c i", "y")], [2], {"c": floats(4)}), "jumps|data"
+        make_model([N("Cast", "x", "i", to=7), N("Reshape", "c i", "y")], [2], {"c": floats(4)}),
+        "jumps|data",
     ),
     "where": (make_model([N("Greater", "x c", "g"), N("Where", "g x c", "y")], batch(3), {"c": f32(0)}), "jumps"),
     "operator of another domain": (
@@ -91,9 +94,15 @@ def test_unsupported_parts(model, reason, tmp_path):
 
 def test_everything_unsupported_is_listed_once_with_names(tmp_path):
     nodes = [
-        N("Exp", "x", "first"), N("Gemm", "first w", "a"), N("LayerNormalization", "a s", "second"),
-        N("Mul", "second a", "third"), N("Sigmoid", "third", "gate"), N("Mul", "gate third", "silu"),
-        N("Sign", "silu", "fourth"), N("Add", "fourth silu", "y"), N("Sqrt", "x", "dead"),
+        N("Exp", "x", "first"),
+        N("Gemm", "first w", "a"),
+        N("LayerNormalization", "a s", "second"),
+        N("Mul", "second a", "third"),
+        N("Sigmoid", "third", "gate"),
+        N("Mul", "gate third", "silu"),
+        N("Sign", "silu", "fourth"),
+        N("Add", "fourth silu", "y"),
+        N("Sqrt", "x", "dead"),
     ]
     with pytest.raises(UnsupportedError) as caught:
         read(make_model(nodes, batch(4), {"w": floats(4, 4), "s": floats(4)}), tmp_path)
@@ -103,8 +112,13 @@ def test_everything_unsupported_is_listed_once_with_names(tmp_path):
 
 def test_what_follows_a_node_of_unknown_shape_is_looked_at(tmp_path):
     nodes = [
-        N("Tanh", "x", "t"), N("Mul", "t x", "product"), N("NonZero", "product", "first"),
-        N("Cast", "first", "c", to=1), N("Relu", "c", "r"), N("Sign", "r", "second"), N("Exp", "second", "y"),
+        N("Tanh", "x", "t"),
+        N("Mul", "t x", "product"),
+        N("NonZero", "product", "first"),
+        N("Cast", "first", "c", to=1),
+        N("Relu", "c", "r"),
+        N("Sign", "r", "second"),
+        N("Exp", "second", "y"),
     ]
     with pytest.raises(UnsupportedError) as caught:
         read(make_model(nodes, batch(4)), tmp_path)
@@ -147,7 +161,8 @@ def test_self_attention(shared_data):
 def gemm():
     return make_model(
         [N("Gemm", "x w", "h"), N("Relu", "h", "r"), N("Gemm", "r v", "y")],
-        batch(32), {"w": floats(32, 32), "v": floats(32, 10)},
+        batch(32),
+        {"w": floats(32, 32), "v": floats(32, 10)},
     )
 
 

@@ -143,8 +143,15 @@ def test_without_resume_the_records_are_replaced(network, data, tmp_path):
 
 @pytest.mark.parametrize(
     "other",
-    [{"eps": (0.02, 0.1)}, {"norm": "linf"}, {"level": "verified-exec"}, {"limit": 50}, {"method": "global"},
-     {"attack": Attack(steps=6, restarts=1)}, {"shard": "1/2"}],
+    [
+        {"eps": (0.02, 0.1)},
+        {"norm": "linf"},
+        {"level": "verified-exec"},
+        {"limit": 50},
+        {"method": "global"},
+        {"attack": Attack(steps=6, restarts=1)},
+        {"shard": "1/2"},
+    ],
 )
 def test_records_of_another_run_are_refused(network, data, tmp_path, other):
     _run(network, data, folder=tmp_path)

@@ -147,8 +147,13 @@ def test_elementwise_model_against_float64(name):
     from lipcert.network.activations import SOFTPLUS_GAP
 
     params = {
-        "leaky_relu": (0.01,), "elu": (1.7,), "celu": (0.3,), "softplus": (2.5,), "clip": (-0.3, 6.1),
-        "hardsigmoid": (1 / 6, 0.5), "softshrink": (0.37,),
+        "leaky_relu": (0.01,),
+        "elu": (1.7,),
+        "celu": (0.3,),
+        "softplus": (2.5,),
+        "clip": (-0.3, 6.1),
+        "hardsigmoid": (1 / 6, 0.5),
+        "softshrink": (0.37,),
     }.get(name, ())
     z = np.concatenate([s * 10.0 ** np.linspace(-30, 4, 4001) for s in (1, -1)] + [np.linspace(-12, 12, 4001)])
     z = z.astype(np.float32)

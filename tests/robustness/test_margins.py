@@ -43,9 +43,7 @@ def _exact_margins(weight, bias, x, label):
         for row, c in zip(weight, bias, strict=True)
     ]
     rivals = [j for j in range(len(weight)) if j != label]
-    rows = [
-        [a - b for a, b in zip(_fractions(weight[label]), _fractions(weight[j]), strict=True)] for j in rivals
-    ]
+    rows = [[a - b for a, b in zip(_fractions(weight[label]), _fractions(weight[j]), strict=True)] for j in rivals]
     return [logits[label] - logits[j] for j in rivals], rows
 
 
@@ -151,9 +149,7 @@ def test_moving_a_factor_between_layers_changes_nothing(exponent):
     network = random_chain(3, sizes=(5, 8, 4))
     first, last = (network.nodes[i].op for i in (1, 3))
     factor = 2.0**exponent
-    moved = chain(
-        (first.weight.mid * factor, first.bias.mid * factor), (last.weight.mid / factor, last.bias.mid)
-    )
+    moved = chain((first.weight.mid * factor, first.bias.mid * factor), (last.weight.mid / factor, last.bias.mid))
     images = np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32)
     labels = evaluate(network, images.astype(float)).argmax(axis=1)
     one, two = (decide(n, images, labels).radius for n in (network, moved))
@@ -178,8 +174,9 @@ def test_scaling_the_output_changes_nothing():
 
 def test_a_last_softmax_is_set_aside():
     network = random_chain(2)
-    soft = chain(*((network.nodes[i].op.weight.mid, network.nodes[i].op.bias.mid) for i in (1, 3, 5)),
-                 tail=[Softmax(0)])
+    soft = chain(
+        *((network.nodes[i].op.weight.mid, network.nodes[i].op.bias.mid) for i in (1, 3, 5)), tail=[Softmax(0)]
+    )
     images = np.random.default_rng(0).normal(size=(10, 6)).astype(np.float32)
     labels = evaluate(network, images.astype(float)).argmax(axis=1)
     np.testing.assert_array_equal(decide(network, images, labels).radius, decide(soft, images, labels).radius)

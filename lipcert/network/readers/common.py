@@ -136,8 +136,12 @@ def scale(builder: Builder, x: int, factor: Enclosure, shift: Enclosure, name: s
 
 
 def batch_norm(
-    builder: Builder, x: int, affine: tuple[Enclosure, Enclosure], statistics: tuple[Enclosure, Enclosure],
-    eps: float, name: str = "",
+    builder: Builder,
+    x: int,
+    affine: tuple[Enclosure, Enclosure],
+    statistics: tuple[Enclosure, Enclosure],
+    eps: float,
+    name: str = "",
 ) -> int:
     """Append batch norm in evaluation mode: (x - mean) / sqrt(var + eps) * gamma + beta, per entry of axis 0.
 
@@ -175,9 +179,7 @@ def sort_groups(builder: Builder, x: int, groups: Ints, back: Ints, name: str = 
     return rearrange(builder, ordered, lambda i: i.ravel()[back], f"{name}.back")
 
 
-def sort_axis(
-    builder: Builder, x: int, axis: int, group: int, name: str = "", descending: bool = False
-) -> int:
+def sort_axis(builder: Builder, x: int, axis: int, group: int, name: str = "", descending: bool = False) -> int:
     """Append GroupSort of neighbouring entries of one per-sample axis, in groups of `group`, in place."""
     shape = builder.nodes[x].shape
     if shape[axis] % group:

@@ -145,7 +145,11 @@ def _window_sets(window: Window, spatial: Shape) -> Ints:
 
 
 def reduce(
-    builder: Builder, x: int, axes: Sequence[int], how: Literal["mean", "sum", "max"], name: str = "",
+    builder: Builder,
+    x: int,
+    axes: Sequence[int],
+    how: Literal["mean", "sum", "max"],
+    name: str = "",
 ) -> int:
     """Append the mean, sum or maximum over per-sample axes, which keep size 1 in the result."""
     shape = builder.nodes[x].shape

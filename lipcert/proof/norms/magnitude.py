@@ -91,5 +91,3 @@ def _copies(op: Conv, in_shape: Shape) -> int:
     return math.prod(
         math.ceil((max(0, a) + n + max(0, b)) / n) for (a, b), n in zip(op.padding, in_shape[1:], strict=True)
     )
-
-

@@ -30,9 +30,7 @@ Shape = tuple[int, ...]
 _PROVED: WeakKeyDictionary[Affine, dict[tuple[Shape, Shape], float]] = WeakKeyDictionary()
 
 
-def operator_norm(
-    op: Affine, in_shape: Shape, out_shape: Shape, norm: Norm, proposal: float | None = None
-) -> float:
+def operator_norm(op: Affine, in_shape: Shape, out_shape: Shape, norm: Norm, proposal: float | None = None) -> float:
     """Return an upper bound of the operator norm of the linear part (level ``verified``).
 
     It holds for every operator within the enclosures of `op`, all rounding errors counted.

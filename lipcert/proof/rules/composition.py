@@ -66,9 +66,7 @@ def activation_factor(node: Node, source: Shape, norm: Norm) -> float:
 def window_overlap(op: MaxPool, source: Shape) -> int:
     """Return the largest number of windows that share one input entry, counted exactly."""
     counts = []
-    for size, k, s, (before, after), d in zip(
-        source[1:], op.window, op.stride, op.padding, op.dilation, strict=True
-    ):
+    for size, k, s, (before, after), d in zip(source[1:], op.window, op.stride, op.padding, op.dilation, strict=True):
         windows = (size + before + after - d * (k - 1) - 1) // s + 1
         touched = (s * np.arange(windows)[:, None] + d * np.arange(k) - before).ravel()
         inside = touched[(touched >= 0) & (touched < size)]

@@ -64,12 +64,7 @@ def _read(lifted: Lifted, witness: Witness) -> tuple[list[Float], float]:
         raise Refused("the witness has the arrays 'multipliers' and 'inverse_square'")
     values, target = np.asarray(witness["multipliers"]), np.asarray(witness["inverse_square"])
     sizes = lifted.sizes[1:]
-    if (
-        values.dtype.kind != "f"
-        or values.shape != (sum(sizes),)
-        or target.dtype.kind != "f"
-        or target.shape != (1,)
-    ):
+    if values.dtype.kind != "f" or values.shape != (sum(sizes),) or target.dtype.kind != "f" or target.shape != (1,):
         raise Refused(f"the network needs {sum(sizes)} multipliers and one inverse square")
     if not (np.isfinite(values).all() and (values >= 0).all() and np.isfinite(target[0]) and target[0] > 0):
         raise Refused("multipliers are finite and not negative, the inverse square is positive")

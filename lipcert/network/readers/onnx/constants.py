@@ -67,9 +67,7 @@ def _exactly(function: Callable[..., Any]) -> Handler:
     """Fold an operator whose result is exact in float64 (comparisons, rounding to integers, selections)."""
 
     def fold(call: Call) -> Value:
-        arrays = [
-            call.whole(i).pure() if isinstance(v, Whole) else call.exact(i) for i, v in enumerate(call.inputs)
-        ]
+        arrays = [call.whole(i).pure() if isinstance(v, Whole) else call.exact(i) for i, v in enumerate(call.inputs)]
         found: Array = np.asarray(function(*arrays))
         return Enclosure.exact(found) if found.dtype.kind == "f" else Whole(found)
 
@@ -104,6 +102,7 @@ _EXACT: Sequence[tuple[str, Callable[..., Any]]] = (
     ("Round", np.round),
     ("Where", np.where),
 )
+
 
 def _computed(handler: Handler) -> Handler:
     """Mark numbers that float32 cannot hold as computed: the deployed pass may round them more than once.
