@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -132,9 +133,9 @@ def recheck(report: Report) -> list[Step]:
 
 def _model_options(command: str) -> list[str]:
     """Return the options of a command that say what the model is: normalisation is part of it."""
-    words = shlex.split(command)
+    words = [*shlex.split(command), ""]
     found = []
-    for option, following in zip(words, [*words[1:], ""], strict=True):
+    for option, following in itertools.pairwise(words):
         name, _, joined = option.partition("=")
         if name in ("--mean", "--std", "--input-shape"):
             found.append(shlex.quote(option) if joined else f"{option} {shlex.quote(following)}")

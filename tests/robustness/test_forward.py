@@ -18,7 +18,7 @@ from lipcert.network.enclosure import UNIT
 from lipcert.network.operators import Dense, Elementwise
 from lipcert.network.readers import load
 from lipcert.robustness.forward import ForwardPass, _norms, l2_steps
-from lipcert.robustness.rounding_model import ELEMENTWISE, FLOAT32, FLOAT64, gamma_up
+from lipcert.robustness.rounding_model import ELEMENTWISE, FLOAT32, FLOAT64, gamma_up, model_nodes
 
 
 def _images(network, seed, count=4):
@@ -200,3 +200,29 @@ def test_dense_layers_on_leading_axes():
     images = _images(network, 0)
     coarse, fine = (ForwardPass(network, l2_steps(network), p)(images) for p in (FLOAT32, FLOAT64))
     assert (np.linalg.norm(coarse.logits - fine.logits, axis=1) <= coarse.error + fine.error).all()
+
+
+def test_far_from_a_quiet_sample_the_deployed_error_grows():
+    """At zero nothing rounds; in the ball around it everything that rounds is growth."""
+    rng = np.random.default_rng(0)
+    half = rng.normal(size=(8, 300)) * 10.0 ** rng.uniform(0, 4, 300)
+    weight = np.concatenate([half, -half], axis=1).astype(np.float32).astype(np.float64)
+    network = chain((weight, np.zeros(8)), (rng.normal(size=(3, 8)).astype(np.float32).astype(np.float64), np.zeros(3)))
+    steps, zero = l2_steps(network), np.zeros((1, 600), np.float32)
+    deployed = ForwardPass(network, steps, FLOAT64, FLOAT32)(zero).deployed
+    moved = np.concatenate([rng.normal(size=300)] * 2).astype(np.float32)[None]
+    radius = float(np.linalg.norm(moved.astype(float)))
+    coarse, fine = (ForwardPass(network, steps, precision)(moved) for precision in (FLOAT32, FLOAT64))
+    distance = float(np.linalg.norm(coarse.logits - fine.logits))
+    assert deployed.base[0] < 1e-20 < distance
+    assert distance <= deployed.base[0] + deployed.growth * radius + fine.error[0]
+
+
+@pytest.mark.parametrize("number", [1.0 + 2.0**-25, 1e-50])
+def test_weights_that_float32_does_not_hold_cost_their_cast(number):
+    """The cast alone moves a weight by up to u; gamma is about the operations that follow."""
+    held, cast = (chain((np.full((1, 4), value), np.zeros(1))) for value in (1.0, number))
+    models = [model_nodes(network, {1: 2.1}, FLOAT32)[1] for network in (held, cast)]
+    size = 2.0 * number
+    assert models[1].relative - models[0].relative * number >= FLOAT32.unit * size
+    assert model_nodes(cast, {1: 2.1}, FLOAT64)[1].relative < models[1].relative
