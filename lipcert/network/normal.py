@@ -34,8 +34,6 @@ from lipcert.network.operators import (
 )
 from lipcert.network.shapes import infer_shape
 
-ZERO = Enclosure(np.zeros(()))
-
 
 def normal_form(network: Network) -> Network:
     """Return an equal network with affine neighbours merged.
@@ -133,13 +131,16 @@ def _moves_nothing(op: Operator, before: Shape, after: Shape) -> bool:
 
 
 def _as_scale(op: Operator) -> Operator:
-    """Rewrite an activation whose slopes leave no choice, such as a leaky ReLU of slope 1, as the scaling it is."""
+    """Rewrite an activation whose slopes leave no choice as the affine map it is: slope 1 on both sides, or constant.
+
+    Only piecewise-linear rows of the table can have such slopes, and their value at 0 is exact.
+    """
     if not isinstance(op, Elementwise):
         return op
     alpha, beta = slope_interval(op)
-    if not (alpha == beta).all() or TABLE[op.name].function(np.zeros(alpha.shape), *op.params).any():
+    if not (alpha == beta).all():
         return op
-    return Scale(Enclosure.exact(alpha), ZERO)
+    return Scale(Enclosure.exact(alpha), Enclosure.exact(TABLE[op.name].function(np.zeros(alpha.shape), *op.params)))
 
 
 def _as_dense(nodes: list[Node], node: Node) -> int | None:

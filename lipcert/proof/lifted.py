@@ -94,10 +94,6 @@ def lift(network: Network) -> Lifted:
         inputs = [rows[i] for i in node.inputs]
         if isinstance(node.op, Elementwise):
             alpha, beta = (np.broadcast_to(side, node.shape).ravel() for side in slope_interval(node.op))
-            if is_linear(node.op):
-                slopes = Enclosure.exact(alpha).reshape(-1, 1)
-                rows.append({j: matrix * slopes for j, matrix in inputs[0].items()})
-                continue
             blocks.append(Block(index, alpha, beta, inputs[0]))
             rows.append({len(blocks): identity(node.size)})
         else:
@@ -114,12 +110,6 @@ def identity(size: int) -> Enclosure:
 def _within_budget(entries: int, where: str) -> None:
     if entries > MAX_ENTRIES:
         raise Refused(f"the lifted form of {where} has {entries:.2g} entries, above {MAX_ENTRIES:.2g}: cut the network")
-
-
-def is_linear(op: Elementwise) -> bool:
-    """Whether all slopes are fixed: alpha = beta in every entry."""
-    alpha, beta = slope_interval(op)
-    return bool((alpha == beta).all())
 
 
 def _affine_row(network: Network, node: Node, inputs: list[Row]) -> Row:
