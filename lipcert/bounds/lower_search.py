@@ -29,6 +29,7 @@ from lipcert.proof.claims import Norm
 
 CONJUGATE: dict[Norm, float] = {"l1": torch.inf, "l2": 2.0, "linf": 1.0}
 CLIMB, FLIPS = 20, 8  # steps of each kind in one generation
+SMALLEST, LARGEST = 4, 256  # individuals of a population
 PATIENCE = 6  # generations without progress before a fresh start
 CROWD = 16  # random points looked at for each individual of a fresh population
 
@@ -128,12 +129,15 @@ class Search:
         return time.perf_counter() >= self.deadline
 
     def _affordable(self, seconds: float) -> int:
-        """Return how many individuals make a generation last about a fifth of the time."""
-        trial = min(16, max(2, 2**24 // max(node.size for node in self.network.nodes)))
-        start = time.perf_counter()
-        self._scored(self._noise(trial, self.network.input_shape), self._directions(trial), 1)
-        each = (time.perf_counter() - start) / trial
-        return max(4, min(256, int(seconds / 5 / (each * (2 * CLIMB + 3 * FLIPS)))))
+        """Return how many individuals make a generation last at most a fifth of the time."""
+        size = SMALLEST
+        while size < LARGEST:
+            start = time.perf_counter()
+            self._scored(self._noise(2 * size, self.network.input_shape), self._directions(2 * size), 1)
+            if (time.perf_counter() - start) * (2 * CLIMB + 3 * FLIPS) > seconds / 5:
+                break
+            size *= 2
+        return size
 
     def _noise(self, count: int, shape: tuple[int, ...]) -> Tensor:
         return torch.randn(count, *shape, generator=self._random)

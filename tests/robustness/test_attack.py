@@ -84,6 +84,18 @@ def test_what_counts_is_an_adversarial_example(norm, activation):
 
 
 @pytest.mark.parametrize("norm", NORMS)
+def test_points_outside_the_ball_do_not_count(norm, monkeypatch):
+    """Even if the projection were wrong, what is reported lies inside."""
+    monkeypatch.setattr("lipcert.robustness.attack._SHRINK", 1.2)
+    network = random_chain(0)
+    images, labels = labelled(network, 60, scale=0.3)
+    eps = {"l1": 0.5, "l2": 0.3, "linf": 0.15}[norm]
+    _, found = Attacker(network, Attack(), norm, (-10.0, 10.0)).run(images, labels, eps)
+    shift = found.astype(np.longdouble) - images.astype(np.longdouble)
+    assert (np.linalg.norm(shift, ORDER[norm], axis=1) <= eps).all()
+
+
+@pytest.mark.parametrize("norm", NORMS)
 def test_linear_networks_fall_just_beyond_their_radius(norm):
     rng = np.random.default_rng(0)
     weight, bias = rng.normal(size=(4, 10)), rng.normal(size=4)

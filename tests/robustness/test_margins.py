@@ -14,8 +14,9 @@ from lipcert.network import Enclosure
 from lipcert.network.evaluate import evaluate
 from lipcert.network.operators import Softmax
 from lipcert.robustness.basis import make_basis
+from lipcert.robustness.forward import Deployed
 from lipcert.robustness.head import Head
-from lipcert.robustness.margins import l2_dilation, margin_slopes
+from lipcert.robustness.margins import Margins, l2_dilation, margin_slopes
 from lipcert.robustness.settings import Settings
 from lipcert.robustness.stages import GlobalStage
 from lipcert.robustness.verdicts import Status, Verdicts
@@ -215,6 +216,19 @@ def test_verified_exec_is_at_most_verified(norm):
     assert (deployed < plain).all()
     np.testing.assert_allclose(deployed, plain, atol=1e-3)
     assert (deployed > 0).any()
+
+
+def test_the_deployed_error_grows_with_the_radius():
+    """m - sqrt 2 (base + growth c r) = s r  at  r = (m - sqrt 2 base) / (s + sqrt 2 growth c)."""
+    slopes, spread = np.array([[0.0, 2.0], [2.0, 0.0]]), np.zeros((2, 2))
+    margins, labels = np.array([[np.inf, 3.0]] * 2), np.array([0, 0])
+    deployed = Deployed(np.array([0.5, 0.5]), 0.25, np.array([np.inf, 0.75]))
+    for dilation in (1.0, 3.0):
+        radii = Margins(slopes, spread, dilation).radii(margins, labels, deployed)
+        exact = (3.0 - 0.5 * np.sqrt(2)) / (2.0 + 0.25 * np.sqrt(2) * dilation)
+        assert exact * (1 - 1e-12) <= radii[0] < exact
+        assert radii[1] <= 0.75 / dilation
+        assert radii[1] == pytest.approx(min(exact, 0.75 / dilation), rel=1e-9)
 
 
 def test_a_deployed_tie_is_not_certified():
