@@ -42,7 +42,7 @@ class Attack:
     """
 
     steps: int = 20
-    restarts: int = 2
+    restarts: int = 1
     stride: float = 0.5
     seed: int = 0
 

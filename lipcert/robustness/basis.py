@@ -26,7 +26,7 @@ from lipcert.robustness.rounding_model import FLOAT32, FLOAT64, Precision, dot_l
 from lipcert.robustness.settings import Settings
 
 CERTIFICATE = "bound.lipcert"  # in the folder of a run
-SMALL_WORK = 2.0**31  # multiplications up to which everything is done in float64 at once
+SMALL_WORK = 2.0**26  # multiplications (hundredths of a second) up to which everything is done in float64 at once
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from lipcert.robustness.verdicts import Ints, Verdicts
 Progress = Callable[[int, int], None]
 
 BATCH_NUMBERS = 2**21  # numbers in the largest layer of a batch
-LARGEST_BATCH = 2000
+LARGEST_BATCH, LARGEST_ATTACKED = 2000, 250  # attacks take long: records and progress come more often
 PROBE = 64  # samples that show whether a pass is exact enough
 LOWER_POINTS = 256  # samples that the search for a lower bound starts from
 
@@ -82,7 +82,7 @@ def certify(
     cascade = Cascade(stages, chosen.eps)
     digest = _digest(network, dataset, chosen)
     with nullcontext() if chosen.folder is None else Records(chosen, digest, cascade.names) as records:
-        verdicts = _run(dataset, index, cascade, records, chosen.batch_size or _batch_size(network), progress)
+        verdicts = _run(dataset, index, cascade, records, chosen.batch_size or _batch_size(network, chosen), progress)
     run = Run(started, time.perf_counter() - start, cascade, device, None if records is None else records.path)
     report = make_report(network, dataset, chosen, basis, verdicts, run)
     bound = output_bound(network, chosen) if any(r.name == "bound" for r in requirements) else None
@@ -168,8 +168,9 @@ def _digest(network: Network, dataset: Dataset, chosen: Settings) -> str:
     )
 
 
-def _batch_size(network: Network) -> int:
-    return max(1, min(LARGEST_BATCH, BATCH_NUMBERS // max(node.size for node in network.nodes)))
+def _batch_size(network: Network, chosen: Settings) -> int:
+    most = LARGEST_ATTACKED if chosen.attacks else LARGEST_BATCH
+    return max(1, min(most, BATCH_NUMBERS // max(node.size for node in network.nodes)))
 
 
 def _run(

@@ -22,8 +22,7 @@ from lipcert.robustness.verdicts import Status, Verdicts
 
 Images = npt.NDArray[np.float32]
 
-# a finer pass is worth its time where rounding costs more than this share of the radius, and of the least eps
-LOSS, LOSS_OF_EPS = 0.01, 0.02
+LOSS = 0.1  # share of a radius that reaches the least eps; where rounding costs more, a finer pass is worth its time
 
 
 class Stage(ABC):
@@ -53,8 +52,8 @@ class Stage(ABC):
 class GlobalStage(Stage):
     """Predictions, and radii from one Lipschitz bound.
 
-    Samples whose verdict at some eps the rounding errors of a pass leave open, or whose radius they lower by more
-    than `LOSS` and `LOSS_OF_EPS`, go to the next pass.
+    Samples whose verdict at some eps the rounding errors of a pass leave open, or whose radius reaches the least eps
+    and is lowered by more than `LOSS`, go to the next pass. So radii far below every eps may be understated.
     """
 
     name: ClassVar[str] = "global"
@@ -120,7 +119,7 @@ class GlobalStage(Stage):
         # the true radius of this bound is about in the middle
         lost = np.where(ceiling < RADIUS_CAP, 0.5 * (ceiling - radius), np.where(radius < RADIUS_CAP, np.inf, 0.0))
         open_ = np.asarray(((radius[:, None] < self._eps) & ~(ceiling[:, None] < self._eps)).any(axis=1))
-        open_ |= ~(lost <= np.maximum(LOSS * radius, LOSS_OF_EPS * self._eps.min()))
+        open_ |= ~((ceiling < self._eps.min()) | (lost <= LOSS * radius))
         if run is self._passes[-1]:
             open_[:] = False
         kept = lost[~open_]
