@@ -6,6 +6,7 @@ enclosures; affine ones as dot products, whose rounding error `robustness.roundi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -63,18 +64,20 @@ class Compiler:
         place: brings numbers to the device, in the dtype of the computation.
         device: where index maps go.
         functions: the elementwise activations by name.
+        chunk: the longest dot product of a dense layer that is left to one matrix product, or None for any.
     """
 
     place: Place
     device: torch.device
     functions: Mapping[str, Function]
+    chunk: int | None = None
 
     def kernel(self, node: Node, sources: Sequence[Shape]) -> Kernel:
         """Return the function of batched tensors that computes a node whose inputs have these shapes."""
         op, place = node.op, self.place
         match op:
             case Dense():
-                return _dense(op, place)
+                return _dense(op, place, self.chunk)
             case Conv():
                 return _conv(op, place)
             case ConvTranspose():
@@ -107,11 +110,32 @@ class Compiler:
         raise TypeError(f"no torch kernel for {op.kind}")
 
 
-def _dense(op: Dense, place: Place) -> Kernel:
+def parts_of(length: int, chunk: int | None) -> tuple[int, int]:
+    """Return (count, size) of the parts of about equal size into which a dot product is split."""
+    count = 1 if chunk is None else math.ceil(length / chunk)
+    return count, math.ceil(length / count)
+
+
+def _dense(op: Dense, place: Place, chunk: int | None) -> Kernel:
     weight, bias = place(op.weight.mid), place(op.bias.mid)
-    if bias.ndim == 1:
-        return lambda x: functional.linear(x, weight, bias)
-    return lambda x: functional.linear(x, weight) + bias
+    inner, outer = (bias, None) if bias.ndim == 1 else (None, bias)
+    count, size = parts_of(weight.shape[1], chunk)
+    if count == 1:
+        return lambda x: _plus(functional.linear(x, weight, inner), outer)
+    parts = [part.contiguous() for part in torch.split(weight, size, dim=1)]
+
+    def run(x: Tensor) -> Tensor:
+        y = functional.linear(x[..., :size], parts[0], inner)
+        for number, part in enumerate(parts[1:], start=1):
+            first = number * size
+            y = y + functional.linear(x[..., first : first + part.shape[1]], part)
+        return _plus(y, outer)
+
+    return run
+
+
+def _plus(y: Tensor, bias: Tensor | None) -> Tensor:
+    return y if bias is None else y + bias
 
 
 def _channel_bias(bias: Enclosure, channels: int, rank: int) -> Float | None:
@@ -136,7 +160,7 @@ def _conv(op: Conv, place: Place) -> Kernel:
         if not even:
             x = _wrap(x, op.padding) if op.circular else _pad(x, op.padding)
         y = convolve(x, weight, inner, op.stride, own, op.dilation, op.groups)
-        return y if outer is None else y + outer
+        return _plus(y, outer)
 
     return run
 

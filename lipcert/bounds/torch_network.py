@@ -28,7 +28,12 @@ class TorchNetwork:
     """
 
     def __init__(
-        self, network: Network, device: torch.device, dtype: torch.dtype, functions: Mapping[str, Function]
+        self,
+        network: Network,
+        device: torch.device,
+        dtype: torch.dtype,
+        functions: Mapping[str, Function],
+        chunk: int | None,
     ) -> None:
         self.network, self.device, self.dtype = network, device, dtype
         shapes = [node.shape for node in network.nodes]
@@ -38,7 +43,7 @@ class TorchNetwork:
 
         inputs = [[shapes[i] for i in node.inputs] for node in network.nodes[1:]]
         kernels = zip(network.nodes[1:], inputs, strict=True)
-        compiler = Compiler(place, device, functions)
+        compiler = Compiler(place, device, functions, chunk)
         self._kernels = [compiler.kernel(node, sources) for node, sources in kernels]
         self._dead_after = _last_uses(network)
 
@@ -72,6 +77,7 @@ def compile_network(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     functions: Mapping[str, Function] = FUNCTIONS,
+    chunk: int | None = None,
 ) -> TorchNetwork:
     """Return the network as a torch function.
 
@@ -80,6 +86,8 @@ def compile_network(
         device: a torch device.
         dtype: torch.float32 or torch.float64.
         functions: the elementwise activations; a search may put smoothed ones in their place.
+        chunk: dot products of dense layers longer than this are computed in parts of this length and added up,
+            which bounds their rounding error by that of the parts.
 
     Raises:
         UnsupportedError: torch has no kernel for an operator (more than three spatial axes); all are listed.
@@ -88,7 +96,7 @@ def compile_network(
     missing = [Unsupported(node.name, node.op.kind, reason) for node, reason in lacking if reason is not None]
     if missing:
         raise UnsupportedError(missing)
-    return TorchNetwork(network, torch.device(device), dtype, functions)
+    return TorchNetwork(network, torch.device(device), dtype, functions, chunk)
 
 
 def _last_uses(network: Network) -> list[list[int]]:

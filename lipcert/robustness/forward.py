@@ -35,6 +35,7 @@ from lipcert.proof.rules.composition import activation_factor, join
 from lipcert.robustness.head import Head
 from lipcert.robustness.rounding_model import FLOAT32, FLOAT64, NodeModel, Precision, gamma_up, model_nodes, up
 
+DOT_CHUNK = 256  # longest dot product of our passes: shorter ones round less, and cost nothing more down to here
 _CHUNK = 2**14  # entries whose squares are added up in the precision of the pass
 
 
@@ -121,7 +122,7 @@ class ForwardPass:
 
     @cached_property
     def _models(self) -> tuple[NodeModel, ...]:
-        return model_nodes(self.network, {step.node: step.factor for step in self._steps}, self.precision)
+        return model_nodes(self.network, {step.node: step.factor for step in self._steps}, self.precision, DOT_CHUNK)
 
     @cached_property
     def _deployed_models(self) -> tuple[NodeModel, ...]:
@@ -137,7 +138,7 @@ class ForwardPass:
 
     @cached_property
     def _torch(self) -> TorchNetwork:
-        return compile_network(self.network, "cpu", self._dtype)
+        return compile_network(self.network, "cpu", self._dtype, chunk=DOT_CHUNK)
 
     def __call__(self, images: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Forward:
         """Run a batch (N, *input_shape) of float32 images."""

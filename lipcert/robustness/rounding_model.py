@@ -9,8 +9,9 @@ of the real output. `slope` is the node's verified l2 Lipschitz factor (several 
 two bound the rounding of the node itself:
 
 *Affine*, y = A h + b with A, b known within radii. A dot product with k terms, bias and a division, in any order,
-with or without fused multiply-add, satisfies |fl(y) - (A^ h^ + b^)| <= gamma_t (|A^| |h^| + |b^|), t = k + 2,
-gamma_t = t u / (1 - t u) (Higham, ch. 3), where A^ is A cast to the pass's precision. So
+with or without fused multiply-add, satisfies |fl(y) - (A^ h^ + b^)| <= gamma_t (|A^| |h^| + |b^|), where t = k + 2,
+or t = c + m + 2 for m parts of c terms that are added up afterwards, gamma_t = t u / (1 - t u) (Higham, ch. 3), and
+A^ is A cast to the pass's precision. So
 
     relative = gamma_t || |A^| || + || |A^ - A| ||,     absolute = gamma_t ||b^|| + ||b^ - b||.
 
@@ -40,6 +41,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from lipcert.bounds.torch_kernels import parts_of
 from lipcert.network.activations import SOFTPLUS_GAP
 from lipcert.network.enclosure import Enclosure, Float
 from lipcert.network.graph import Network, Node, Shape
@@ -94,18 +96,25 @@ class NodeModel:
         return self.magnitude == 0.0
 
 
-def model_nodes(network: Network, factors: Mapping[int, float], precision: Precision) -> tuple[NodeModel, ...]:
+def model_nodes(
+    network: Network, factors: Mapping[int, float], precision: Precision, chunk: int | None = None
+) -> tuple[NodeModel, ...]:
     """Return the coefficients of every node of a network.
 
     Args:
         network: as it is executed, operator by operator.
         factors: verified l2 Lipschitz factor of every node but the input (steps of the product rule).
         precision: of the pass.
+        chunk: longest dot product of a dense layer that is computed in one go; longer ones are sums of such.
     """
     models = [NodeModel(1.0)]
     for index, node in enumerate(network.nodes[1:], start=1):
         source = network.nodes[node.inputs[0]].shape
-        models.append(_model(node, source, factors[index], precision))
+        if isinstance(node.op, Affine) and not isinstance(node.op, (Reshape, Gather)):
+            chain = _chain_length(node.op, chunk)
+            models.append(_affine(node, source, factors[index], precision, chain))
+        else:
+            models.append(_model(node, factors[index], precision))
     return tuple(models)
 
 
@@ -120,13 +129,9 @@ def up(value: float) -> float:
     return math.nextafter(value * (1.0 + 2.0**-40), math.inf)
 
 
-def _model(node: Node, source: Shape, slope: float, precision: Precision) -> NodeModel:
+def _model(node: Node, slope: float, precision: Precision) -> NodeModel:
     op = node.op
     match op:
-        case Reshape() | Gather():
-            return NodeModel(slope)
-        case Affine():
-            return _affine(node, op, source, slope, precision)
         case Sum():
             count = len(node.inputs)
             flushed = up(count * precision.tiny * math.sqrt(node.size))
@@ -135,18 +140,20 @@ def _model(node: Node, source: Shape, slope: float, precision: Precision) -> Nod
             return _elementwise(op, node.size, slope, precision)
         case Softmax():
             return _softmax(op, node, slope, precision)
-        case _:  # maxima, sorting, concatenation
+        case _:  # index maps, maxima, sorting, concatenation
             return NodeModel(slope)
 
 
-def _affine(node: Node, op: Affine, source: Shape, slope: float, precision: Precision) -> NodeModel:
-    entries, results = math.prod(source), node.size
+def _affine(node: Node, source: Shape, slope: float, precision: Precision, chain: int) -> NodeModel:
+    """Return the model of an affine node whose outputs take at most `chain` chained roundings."""
+    op, entries, results = node.op, math.prod(source), node.size
+    assert isinstance(op, Affine)
     size = operator_norm(op, source, node.shape, "l2")  # of |A|, radii included
     cast = _cast_error(op, precision)
-    chained = gamma_up(dot_length(op) + 2, precision.unit)
+    chained = gamma_up(chain, precision.unit)
     shift = offset(op)
     bias, bias_radius = (0.0, 0.0) if shift is None else _bias_norms(shift, node.shape)
-    flushed = precision.tiny * (math.sqrt(entries) * size + 3.0 * (dot_length(op) + 2) * math.sqrt(results))
+    flushed = precision.tiny * (math.sqrt(entries) * size + 3.0 * chain * math.sqrt(results))
     relative = (chained * (1.0 + precision.unit) + cast) * size + _radius_norm(op, source, node.shape)
     return NodeModel(
         slope=slope,
@@ -154,6 +161,12 @@ def _affine(node: Node, op: Affine, source: Shape, slope: float, precision: Prec
         absolute=up((chained * (1.0 + precision.unit) + cast) * bias + bias_radius + flushed),
         magnitude=up(size + bias + 1.0),
     )
+
+
+def _chain_length(op: Affine, chunk: int | None) -> int:
+    """Return t: products and sums of a dot product in any order, the bias, and a division or the sum of chunks."""
+    count, size = parts_of(dot_length(op), chunk if isinstance(op, Dense) else None)
+    return size + 2 if count == 1 else size + count + 2
 
 
 def dot_length(op: Operator) -> int:

@@ -22,8 +22,6 @@ from lipcert.robustness.verdicts import Status, Verdicts
 
 Images = npt.NDArray[np.float32]
 
-LOSS = 0.1  # share of a radius that reaches the least eps; where rounding costs more, a finer pass is worth its time
-
 
 class Stage(ABC):
     """One way to decide samples.
@@ -52,8 +50,8 @@ class Stage(ABC):
 class GlobalStage(Stage):
     """Predictions, and radii from one Lipschitz bound.
 
-    Samples whose verdict at some eps the rounding errors of a pass leave open, or whose radius reaches the least eps
-    and is lowered by more than `LOSS`, go to the next pass. So radii far below every eps may be understated.
+    Samples whose verdict at some eps the rounding errors of a pass leave open go to the next pass. So verdicts are
+    those of float64, while radii may be understated by what float32 rounds; the remarks say by how much at most.
     """
 
     name: ClassVar[str] = "global"
@@ -84,8 +82,8 @@ class GlobalStage(Stage):
         if self._slack <= 1e-6 * self._eps.min():
             return ()
         return (
-            f"rounding errors of the forward passes took up to {self._slack:.2g} off a certified radius; where that "
-            "could change a verdict, the sample was done in float64",
+            f"radii are up to {self._slack:.2g} too low because of rounding in the forward passes; samples whose "
+            "verdict that could change were done in float64",
         )
 
     def decide(self, images: Images, verdicts: Verdicts, own: int) -> None:
@@ -116,14 +114,11 @@ class GlobalStage(Stage):
         radius = self._margins.radii(lower, labels, forward.deployed)
         verdicts.radius[rows] = radius
         ceiling = self._margins.ceiling(upper, labels, forward.deployed)
-        # the true radius of this bound is about in the middle
-        lost = np.where(ceiling < RADIUS_CAP, 0.5 * (ceiling - radius), np.where(radius < RADIUS_CAP, np.inf, 0.0))
         open_ = np.asarray(((radius[:, None] < self._eps) & ~(ceiling[:, None] < self._eps)).any(axis=1))
-        open_ |= ~((ceiling < self._eps.min()) | (lost <= LOSS * radius))
         if run is self._passes[-1]:
             open_[:] = False
-        kept = lost[~open_]
-        self._slack = max(self._slack, float(kept[np.isfinite(kept)].max(initial=0.0)))
+        lost = (ceiling - radius)[~open_ & (ceiling < RADIUS_CAP)]
+        self._slack = max(self._slack, float(lost.max(initial=0.0)))
         return open_
 
 

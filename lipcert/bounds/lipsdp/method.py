@@ -10,14 +10,16 @@ import numpy as np
 
 from lipcert.bounds.chain import Chain, chain_of, obstacle
 from lipcert.bounds.eclipse_fast import EclipseFast
+from lipcert.bounds.lipsdp._result import LipSdpResult
 from lipcert.bounds.lipsdp._solve import solve_lipsdp
 from lipcert.bounds.method import Method, Proposal, Solver
 from lipcert.bounds.targets import propose_target
+from lipcert.errors import InconclusiveError
 from lipcert.network.activations import slope_interval
 from lipcert.network.graph import Network
 from lipcert.network.operators import Elementwise
 from lipcert.proof.claims import Norm
-from lipcert.proof.lifted import lift
+from lipcert.proof.lifted import Lifted, lift
 from lipcert.proof.rules.multipliers import Multipliers
 
 GAP = 1e-7  # relative duality gap to stop at; the room that the rule needs is of the same order
@@ -51,9 +53,23 @@ class LipSdp(Method):
             return replace(fast, solver=solver, notes=("the closed-form multipliers are optimal already",))
         limit = math.inf if time_limit is None else time_limit
         result = solve_lipsdp([*chain.weights, chain.last], chain.alpha, chain.beta, gap=GAP, time_limit=limit)
-        gap = result.gap if math.isfinite(result.gap) else None
-        solver = Solver("lipcert interior point", result.status.value, gap)
-        return propose_target(lifted, result.lam, solver, (result.status.text,))
+        solver = Solver(
+            "lipcert interior point", result.status.value, result.gap if math.isfinite(result.gap) else None
+        )
+        return _better(fast, lifted, result, solver)
+
+
+def _better(fast: Proposal, lifted: Lifted, result: LipSdpResult, solver: Solver) -> Proposal:
+    """Return what the solver found, or the closed form where that proves more, and say so."""
+    try:
+        found = propose_target(lifted, result.lam, solver, (result.status.text,))
+    except InconclusiveError as error:
+        return replace(
+            fast, solver=solver, notes=(f"closed-form multipliers, as the solver's came to nothing: {error}",)
+        )
+    if found.witness["inverse_square"][0] >= fast.witness["inverse_square"][0]:
+        return found
+    return replace(fast, solver=solver, notes=("closed-form multipliers, as they prove more than the solver's",))
 
 
 def fixed_slopes_norm(chain: Chain) -> float:
