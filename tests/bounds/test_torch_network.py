@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from strategies import ELEMENTWISE, networks
 
 from lipcert.bounds.torch_activations import FUNCTIONS
+from lipcert.bounds.torch_kernels import parts_of
 from lipcert.bounds.torch_moves import move_kernel
 from lipcert.bounds.torch_network import compile_network
 from lipcert.bounds.torch_precision import full_precision, has_full
@@ -16,7 +17,7 @@ from lipcert.errors import UnsupportedError
 from lipcert.network import Builder, Enclosure
 from lipcert.network.activations import TABLE
 from lipcert.network.evaluate import evaluate
-from lipcert.network.operators import Conv, Elementwise, Gather, Sort, Sum
+from lipcert.network.operators import Conv, Dense, Elementwise, Gather, Sort, Sum
 
 
 def _inputs(network, seed=0, count=3):
@@ -162,3 +163,17 @@ def test_a_shorter_format_would_be_noticed(monkeypatch):
         torch.nn.functional, "linear", lambda x, w: real(x.to(torch.bfloat16), w.to(torch.bfloat16)).to(x.dtype)
     )
     assert not has_full(torch.float32)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 4, 9, 10, 11])
+@pytest.mark.parametrize("leading", [(), (2,)])
+def test_dot_products_in_parts(chunk, leading):
+    rng = np.random.default_rng(0)
+    builder = Builder((*leading, 10))
+    bias = rng.normal(size=(*leading, 5))
+    builder.add(Dense(Enclosure.exact(rng.normal(size=(5, 10))), Enclosure.exact(bias)), 0)
+    network, x = builder.build(), rng.normal(size=(4, *leading, 10))
+    found = compile_network(network, dtype=torch.float64, chunk=chunk)(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(found, evaluate(network, x), rtol=0, atol=1e-13)
+    count, size = parts_of(10, chunk)
+    assert size <= chunk and (count - 1) * size < 10 <= count * size
