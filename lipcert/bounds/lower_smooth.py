@@ -8,7 +8,6 @@ better regions. The temperature is relative to the size of each sample's pre-act
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,8 +22,6 @@ class Smoother:
     Attributes:
         temperature: (N,) one temperature for each sample of the batch; set it before each pass.
     """
-
-    KINKED: ClassVar[frozenset[str]] = frozenset({"relu", "leaky_relu", "abs", "clip"})
 
     def __init__(self) -> None:
         self.temperature = torch.ones(1)
