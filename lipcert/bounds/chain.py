@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.linalg
+import scipy.sparse.linalg
 
 from lipcert.network.enclosure import Float
 from lipcert.network.graph import Network
@@ -12,6 +14,7 @@ from lipcert.network.operators import Activation, Affine, Concat, Elementwise, S
 from lipcert.proof.lifted import MAX_ENTRIES, Lifted, wraps
 
 ROOM = 2.0**-26  # relative, of `inverse_of`; proofs of layers up to some 8000 neurons need less
+LANCZOS = 400  # neurons from which on an eigenvalue is found by Lanczos
 EMPTY = 2.0**-300  # the cap of a layer that passes nothing on
 
 
@@ -49,17 +52,27 @@ def chain_of(lifted: Lifted) -> Chain:
 def obstacle(network: Network) -> str | None:
     """Return why a normal form has no lifted chain of affordable size, or None; looks at shapes only."""
     for index, node in enumerate(network.nodes):
-        if isinstance(node.op, Activation) and not isinstance(node.op, Elementwise):
-            return f"{node.op.kind} at '{node.name}' is not elementwise"
         if isinstance(node.op, (Sum, Concat)):
             return f"'{node.name}' joins branches: the network is not a chain"
         if len(network.consumers[index]) > 1:
             return f"'{node.name}' is used more than once: the network is not a chain"
-        before = network.nodes[node.inputs[0] if node.inputs else index]
-        if before.size * node.size > MAX_ENTRIES:
-            return f"'{node.name}' is too large for a dense matrix ({node.size} x {before.size})"
+    return lifted_obstacle(network)
+
+
+def lifted_obstacle(network: Network) -> str | None:
+    """Return why a normal form has no lifted form of affordable size, or None; looks at shapes only."""
+    reads: list[frozenset[int]] = [frozenset({0})]  # the blocks that each node's row reads, by their nodes
+    for index, node in enumerate(network.nodes[1:], start=1):
+        if isinstance(node.op, Activation) and not isinstance(node.op, Elementwise):
+            return f"{node.op.kind} at '{node.name}' is not elementwise"
+        blocks = frozenset().union(*(reads[i] for i in node.inputs))
+        before = network.nodes[node.inputs[0]]
+        widest = max(before.size, *(network.nodes[b].size for b in blocks))
+        if widest * node.size > MAX_ENTRIES:
+            return f"'{node.name}' is too large for a dense matrix ({node.size} x {widest})"
         if isinstance(node.op, Affine) and wraps(node.op, before.shape):
             return f"the kernel of '{node.name}' wraps around onto itself"
+        reads.append(frozenset({index}) if isinstance(node.op, Elementwise) else blocks)
     if not any(isinstance(node.op, Elementwise) for node in network.nodes):
         return "the network has no elementwise activation that is not linear"
     return None
@@ -69,6 +82,24 @@ def layer_gain(before: Float, weight: Float) -> Float:
     """Return S = W P W', symmetric."""
     gain = weight @ before @ weight.T
     return 0.5 * (gain + gain.T)
+
+
+def top_eigenvalue(matrix: Float) -> float:
+    """Return the largest eigenvalue of a symmetric matrix; by Lanczos, n^2 per step, where it is large.
+
+    Raises:
+        numpy.linalg.LinAlgError: it is not finite.
+    """
+    if not np.isfinite(matrix).all():
+        raise np.linalg.LinAlgError("not finite")
+    if len(matrix) <= LANCZOS or not matrix.any():
+        return float(np.linalg.eigvalsh(matrix)[-1])
+    start = np.random.default_rng(0).standard_normal(len(matrix))
+    try:
+        found = scipy.sparse.linalg.eigsh(matrix, k=1, which="LA", v0=start, tol=1e-10, return_eigenvectors=False)
+    except scipy.sparse.linalg.ArpackError:
+        return float(np.linalg.eigvalsh(matrix)[-1])
+    return float(found[0]) * (1.0 + 1e-9)
 
 
 def propagate(gain: Float, inverse: Float, alpha: Float, beta: Float) -> Float:
@@ -84,10 +115,21 @@ def propagate(gain: Float, inverse: Float, alpha: Float, beta: Float) -> Float:
     """
     m, r = 0.5 * (alpha + beta), 0.5 * (beta - alpha)
     inner = np.diag(inverse) - r[:, None] * gain * r
-    solved = np.linalg.solve(inner, r[:, None] * gain)
+    solved = solve_positive(inner, r[:, None] * gain)
     covariance = gain + (gain * r) @ solved
     result = m[:, None] * covariance * m + np.diag(inverse)
     return 0.5 * (result + result.T)
+
+
+def solve_positive(matrix: Float, right: Float) -> Float:
+    """Return the solution of a symmetric positive definite system.
+
+    Raises:
+        numpy.linalg.LinAlgError: the matrix is not positive definite, or not finite.
+    """
+    factor = np.linalg.cholesky(matrix)
+    solved = scipy.linalg.cho_solve((factor, True), right, check_finite=False)
+    return np.asarray(solved, dtype=np.float64)
 
 
 def inverse_of(cap: Float, alpha: Float, beta: Float) -> Float:

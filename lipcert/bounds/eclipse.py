@@ -96,7 +96,7 @@ class Eclipse(Method):
         end = math.inf if time_limit is None else time.monotonic() + time_limit
         with np.errstate(all="ignore"):  # what is not finite is refused by the rule
             try:
-                plain = EclipseFast().multipliers(chain)
+                plain = EclipseFast().multipliers(lifted)
                 found, solver, notes = _walk(chain, end)
             except np.linalg.LinAlgError:
                 raise InconclusiveError("the layers' gains over- or underflow float64") from None

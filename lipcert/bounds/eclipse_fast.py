@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from lipcert.bounds.chain import inverse_of
+from lipcert.bounds.chain import inverse_of, top_eigenvalue
 from lipcert.bounds.multiplier_method import LayerwiseMethod
 from lipcert.network.enclosure import Float
 
@@ -26,4 +26,4 @@ class EclipseFast(LayerwiseMethod):
 
     def layer(self, gain: Float, alpha: Float, beta: Float) -> Float:
         """Return the multipliers for the cap ||S||."""
-        return inverse_of(np.full(len(gain), np.linalg.eigvalsh(gain)[-1]), alpha, beta)
+        return inverse_of(np.full(len(gain), top_eigenvalue(gain)), alpha, beta)

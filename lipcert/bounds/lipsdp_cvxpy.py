@@ -96,7 +96,7 @@ class LipSdpCvxpy(Method):
         chain = chain_of(lifted)
         with np.errstate(all="ignore"):  # what is not finite is refused by the rule
             try:
-                plain = EclipseFast().multipliers(chain)
+                plain = EclipseFast().multipliers(lifted)
             except np.linalg.LinAlgError:
                 raise InconclusiveError("the layers' gains over- or underflow float64") from None
             if not all(matrix.any() for matrix in (*chain.weights, chain.last)):

@@ -62,8 +62,8 @@ def choose_method(network: Network, norm: Norm, time_limit: float | None = None)
     =====  =============================  ============  ==============================================
     l1     any                            absolute      never above the product, at the cost of a pass
     linf   any                            absolute      the same
-    l2     chain, few neurons             lipsdp        the best bound of its theorem, in seconds
-    l2     chain, moderate width          eclipse-fast  never above the product, n^3 per layer
+    l2     few neurons                    lipsdp        the best bound of its theorem, in seconds
+    l2     elementwise, moderate width    eclipse-fast  on chains never above the product, n^3 per layer
     l2     anything else                  product       serves every network
     =====  =============================  ============  ==============================================
     """
@@ -71,10 +71,10 @@ def choose_method(network: Network, norm: Norm, time_limit: float | None = None)
         return Choice(find_method("absolute"), "never above the product of the norms, at the cost of one pass")
     obstacle = find_method("eclipse-fast").refuses(network, norm)
     neurons = sum(node.size for _, node in network.activation_nodes())
-    if obstacle is None and neurons <= FEW:
-        return Choice(find_method("lipsdp"), f"a chain with {neurons} hidden neurons: the best multipliers, in seconds")
+    if neurons <= FEW and find_method("lipsdp").refuses(network, norm) is None:
+        return Choice(find_method("lipsdp"), f"{neurons} hidden neurons: the best multipliers, in seconds")
     if obstacle is None and sum(node.size**3 for _, node in network.activation_nodes()) > MODERATE:
         obstacle = "the layers are wide; ask for 'eclipse-fast' if there is time"
     if obstacle is None:
-        return Choice(find_method("eclipse-fast"), "a chain of moderate width: never above the product of the norms")
-    return Choice(find_method("product"), f"it serves every network; no chain method, as {obstacle}")
+        return Choice(find_method("eclipse-fast"), "moderate width: on chains never above the product of the norms")
+    return Choice(find_method("product"), f"it serves every network; no multiplier method, as {obstacle}")
