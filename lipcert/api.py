@@ -5,18 +5,23 @@ Nothing heavy is imported before it is needed: reading an ONNX file and checking
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from lipcert.proof.claims import Norm
+from lipcert.errors import UsageError
+from lipcert.files import read_whole
+from lipcert.proof.claims import Norm, Quantity, logit, margin
 
 if TYPE_CHECKING:
     from lipcert.bounds.engine import Bound
     from lipcert.bounds.method import Method
     from lipcert.network.graph import Network
+    from lipcert.proof.engines import Engine
     from lipcert.results import CheckResult, CompareResult, Report
 
 LOWER_SECONDS = 2.0  # time given to the search for a lower bound beside every upper bound
@@ -54,6 +59,7 @@ def bound(
     *,
     method: str = "auto",
     norm: Norm = "l2",
+    output: int | tuple[int, int] | Quantity = "output",
     time_limit: float | None = None,
     lower_seconds: float = LOWER_SECONDS,
 ) -> Bound:
@@ -63,19 +69,36 @@ def bound(
         network: from `load`.
         method: name of a method (see `methods`), or ``auto``.
         norm: ``l1``, ``l2`` or ``linf``, on input and output.
+        output: what is bounded: the whole ``"output"``, one logit ``8``, the difference of two ``(3, 8)``, all such
+            differences at once, ``"margins"``, or the ``"features"`` before the last linear layer. Outputs are
+            counted from 0; a last softmax is set aside for all but the whole.
         time_limit: seconds that an anytime method may use.
         lower_seconds: seconds for the lower bound that stands beside the bound; 0 for none.
 
     Level of the result: verified (its lower bound: estimate).
 
     Raises:
-        UsageError: no such method or norm, or the method does not serve this network.
+        UsageError: no such method, norm or output, or the method does not serve this network.
         InconclusiveError: nothing could be derived.
     """
     from lipcert.bounds import engine
+    from lipcert.proof.subject import subject
 
-    found = engine.bound(network, method, norm, time_limit=time_limit)
-    return replace(found, lower=_lower(network, norm, lower_seconds))
+    found = engine.bound(network, method, norm, quantity=_quantity(output), time_limit=time_limit)
+    spoken = subject(network, found.certificate.claim.widest)
+    return replace(found, lower=_lower(spoken, norm, lower_seconds))
+
+
+def _quantity(output: int | tuple[int, int] | Quantity) -> Quantity:
+    """Return the name of a quantity; an index out of range is found later, when the network is known."""
+    if isinstance(output, str):
+        return output
+    match output:
+        case int(i):
+            return logit(i)
+        case (int(i), int(j)):
+            return margin(i, j)
+    raise UsageError(f"{output!r} is no output: give an index, a pair of them, or a name")
 
 
 def compare(
@@ -127,20 +150,40 @@ def certify(network: Network, data: Any, *, eps: Sequence[float], norm: Norm = "
     return certifier.certify(network, data, eps=eps, norm=norm, **settings)
 
 
-def check(certificate: str | PathLike[str], network: Network) -> CheckResult:
+def check(
+    certificate: str | PathLike[str],
+    network: Network,
+    *,
+    engine: Engine = "float64",
+    requirements: Sequence[str] = (),
+    baseline: str | PathLike[str] | None = None,
+) -> CheckResult:
     """Check whether a certificate file proves its claim about a network; imports no solver and no torch.
 
+    Args:
+        certificate: path of the file.
+        network: from `load`.
+        engine: ``float64`` with a-priori error bounds, or ``exact``: ball arithmetic, for small to medium sizes.
+        requirements: expressions about the ``bound`` that is claimed, such as ``"bound <= 1.05 * baseline"``.
+        baseline: path of the JSON document of an earlier result, where a requirement speaks of it.
+
     Raises:
-        UsageError: there is no such file.
+        UsageError: there is no such file or engine, the engine is not installed, a requirement cannot be read, or the
+            baseline does not have what it needs.
         CertificateError: the file is not a certificate.
     """
     from lipcert.proof.certificate import Certificate
     from lipcert.proof.checker import check as verdict_of
-    from lipcert.results import CheckResult
+    from lipcert.proof.statement import statement
+    from lipcert.results import CheckResult, FileDigest
+    from lipcert.robustness.baseline import bound_requirements
 
     start = time.perf_counter()
-    loaded = Certificate.load(certificate)
-    verdict = verdict_of(loaded, network)
+    content = read_whole(certificate, "certificate")  # once: the digest is that of the bytes that are checked
+    loaded = Certificate.from_bytes(content, str(certificate))
+    required = bound_requirements(requirements, baseline, loaded.claim.norm, loaded.claim.quantity)
+    verdict = verdict_of(loaded, network, engine)
+    proved = Fraction(loaded.claim.bound) if verdict.valid else None
     return CheckResult(
         valid=verdict.valid,
         level=None if verdict.level is None else verdict.level.label,
@@ -148,6 +191,13 @@ def check(certificate: str | PathLike[str], network: Network) -> CheckResult:
         norm=loaded.claim.norm,
         rule=loaded.rule,
         reason=verdict.text,
+        code=verdict.reason.code,
+        quantity=loaded.claim.quantity if verdict.valid else None,
+        engine=engine,
+        statement=statement(network),
+        certificate=FileDigest(path=str(certificate), sha256=hashlib.sha256(content).hexdigest()),
+        model=FileDigest(path=network.source.path, sha256=network.source.sha256),
+        requirements=tuple(requirement.judge(proved) for requirement in required),
         seconds=time.perf_counter() - start,
     )
 

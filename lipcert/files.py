@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Reading and writing files whole or not at all."""
 
 from __future__ import annotations
 
@@ -9,6 +9,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lipcert.errors import UsageError
+
+
+def read_whole(path: str | os.PathLike[str], what: str) -> bytes:
+    """Return a file's bytes; `what` names the file in the error.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read the {what} '{path}': {error.strerror}") from None
 
 
 @contextmanager

@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 NormName = Literal["l1", "l2", "linf"]
 LevelName = Literal["estimate", "numerical", "verified", "verified-exec"]
+QuantityName = Annotated[
+    str, Field(pattern=r"^(output|features|margins|logit (0|[1-9][0-9]*)|margin (0|[1-9][0-9]*) (0|[1-9][0-9]*))$")
+]
 Count = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Field(ge=0.0)]
@@ -65,9 +68,14 @@ class BoundResult(Document):
     Attributes:
         bound: the upper bound, null where the method refused or failed (then `error` says why).
         bound_hex: the same number exactly (``float.hex``).
-        quantity: what is bounded: the whole output, or the features before the last linear layer.
+        quantity: what is bounded: the whole ``output``, the ``features`` before the last linear layer, one ``logit I``,
+            one ``margin I J`` (the difference of two logits), or all ``margins``, of which `bound` is the largest.
+        margins: of ``margins`` only: the bound of every difference of two logits.
         lower_bound: best lower bound found for the same constant (level ``estimate``).
+        memory: bytes of resident memory that the method needed in addition to what was in use before, libraries
+            loaded for it included; null where not measured (only `compare` does, on Linux).
         certificate: path of the certificate file that was written, or null.
+        error: why there is no bound: "refused: ..." where the method does not serve the network, else "failed: ...".
     """
 
     schema_: Literal["lipcert.bound/v1"] = Field(default="lipcert.bound/v1", alias="schema")
@@ -79,8 +87,10 @@ class BoundResult(Document):
     level: LevelName | None
     lower_bound: FiniteFloat | None
     ratio: FiniteFloat | None
-    quantity: Literal["output", "features"] | None = None
+    quantity: QuantityName | None = None
+    margins: tuple[tuple[FiniteFloat, ...], ...] | None = None
     seconds: Seconds
+    memory: Count | None = None
     certificate: str | None
     solver: SolverInfo | None
     contributions: tuple[LayerContribution, ...] = ()
@@ -100,11 +110,26 @@ class CompareResult(Document):
 
 
 class RequirementResult(Document):
-    """The verdict on one requirement expression such as ``certified_accuracy@0.5 >= 0.6``."""
+    """The verdict on one requirement expression such as ``certified_accuracy@0.5 >= 0.6``.
+
+    Attributes:
+        actual: the value found, null where there is none (then the requirement is not met).
+        threshold: what `actual` was compared with: computed exactly from the expression, rounded once to float64.
+        baseline: the same quantity in the baseline, where the expression speaks of it.
+    """
 
     text: str
     actual: FiniteFloat | None
     passed: bool
+    threshold: FiniteFloat | None = None
+    baseline: FiniteFloat | None = None
+
+
+class FileDigest(Document):
+    """A file and the SHA-256 of its bytes in lower-case hex (null where there is no file)."""
+
+    path: str
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None
 
 
 class StageResult(Document):
@@ -132,7 +157,12 @@ class ClassRow(Document):
 
 
 class Provenance(Document):
-    """What is needed to repeat and to judge a result."""
+    """What is needed to repeat and to judge a result.
+
+    Attributes:
+        data_sha256: digest of the data file. samples_sha256: of the labelled samples themselves, in raw input units
+            and before sharding: two reports with the same digest are about the same samples.
+    """
 
     lipcert: str
     python: str
@@ -144,6 +174,7 @@ class Provenance(Document):
     started: str
     data: str
     data_sha256: str | None
+    samples_sha256: str | None = None
     settings: dict[str, str | int | float | bool | None]
 
 
@@ -156,6 +187,9 @@ class Report(Document):
         certified_accuracy: correctly classified and proved stable in the ball, per eps.
         empirical_robust_accuracy: correctly classified and not broken by the attack, per eps (an upper estimate).
         level: the lowest level of any certified sample.
+        bound: the one global bound.
+        margins: bounds of all differences of two logits, where each rival class was held against its own too.
+        output_bound: the bound of the whole output, where a requirement speaks of it.
         mean_certified_radius: mean over all samples of the certified radius, 0 where misclassified.
         curve: certified accuracy from the radii at a grid of eps: pairs (eps, fraction).
         records: path of the per-sample file, or null.
@@ -176,6 +210,8 @@ class Report(Document):
     level: LevelName
     method: str
     bound: BoundResult
+    margins: BoundResult | None = None
+    output_bound: FiniteFloat | None = None
     mean_certified_radius: FiniteFloat
     per_method: tuple[StageResult, ...]
     curve: tuple[tuple[FiniteFloat, Fraction], ...]
@@ -191,7 +227,14 @@ class Report(Document):
 
 
 class CheckResult(Document):
-    """The checker's verdict on a certificate (schema ``lipcert.check/v1``)."""
+    """The checker's verdict on a certificate (schema ``lipcert.check/v1``).
+
+    Attributes:
+        bound, quantity: what is claimed, null where the claim is not proved. reason: the verdict in one line.
+        code: the reason for machines, one of those of `lipcert.proof.Reason`.
+        engine: the arithmetic that checked. statement: the network that the claim speaks of, in words.
+        certificate, model: the files that were read. requirements: the verdicts on what was required of the bound.
+    """
 
     schema_: Literal["lipcert.check/v1"] = Field(default="lipcert.check/v1", alias="schema")
     valid: bool
@@ -200,6 +243,13 @@ class CheckResult(Document):
     norm: NormName | None
     rule: str | None
     reason: str
+    code: str | None = None
+    quantity: QuantityName | None = None
+    engine: Literal["float64", "exact"] = "float64"
+    statement: str | None = None
+    certificate: FileDigest | None = None
+    model: FileDigest | None = None
+    requirements: tuple[RequirementResult, ...] = ()
     seconds: Seconds
 
 

@@ -6,6 +6,7 @@ numbers; what those are worth, the caller finds out by arithmetic of its own.
 
 from __future__ import annotations
 
+import importlib
 import math
 import time
 import warnings
@@ -36,6 +37,32 @@ class Attempt:
     status: str
     value: float
     failures: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What a solver lacks, and what to do about it; both end a sentence."""
+
+    detail: str
+    remedy: str
+
+
+def mosek_missing() -> Missing | None:
+    """Return what MOSEK lacks, or None: it says so itself, asked for what semidefinite programs need."""
+    try:
+        mosek = importlib.import_module("mosek")
+    except ImportError:
+        return Missing("not installed", "pip install 'lipcert[mosek]' and get a licence")
+    try:
+        with mosek.Env() as environment:
+            environment.checkoutlicense(mosek.feature.pton)
+    except mosek.Error as error:
+        said = " ".join(str(error).split()).rstrip(":")
+        return Missing(
+            f"installed, but has no licence ({said})",
+            "put the licence at ~/mosek/mosek.lic or set MOSEKLM_LICENSE_FILE",
+        )
+    return None
 
 
 def triangle(side: int) -> int:

@@ -39,6 +39,7 @@ def bound_result(network: Network, bound: Bound, certificate: str | None = None)
         lower_bound=bound.lower,
         ratio=bound.ratio,
         quantity=bound.quantity,
+        margins=bound.certificate.claim.table,
         seconds=bound.seconds,
         certificate=certificate,
         solver=None if solver is None else SolverInfo(name=solver.name, status=solver.status, gap=solver.gap),
@@ -52,7 +53,7 @@ def row_result(network: Network, row: Row, norm: Norm, lower: float | None) -> B
     if row.bound is not None:
         found = bound_result(network, row.bound)
         ratio = row.bound.value / lower if lower else None
-        return found.model_copy(update={"lower_bound": lower, "ratio": ratio})
+        return found.model_copy(update={"lower_bound": lower, "ratio": ratio, "memory": row.memory})
     return BoundResult(
         model=model_info(network),
         norm=norm,
@@ -63,6 +64,7 @@ def row_result(network: Network, row: Row, norm: Norm, lower: float | None) -> B
         lower_bound=lower,
         ratio=None,
         seconds=row.seconds,
+        memory=row.memory,
         certificate=None,
         solver=None,
         error=row.error,

@@ -7,15 +7,21 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from lipcert.bounds.method import Method, Solver
+import numpy as np
+
+from lipcert.bounds.effort import beyond_memory
+from lipcert.bounds.margins import propose_margins
+from lipcert.bounds.memory import PeakMemory
+from lipcert.bounds.method import Method, Proposal, Solver
 from lipcert.bounds.registry import METHODS, choose_method, find_method
 from lipcert.errors import InconclusiveError, LipcertError, UsageError
+from lipcert.network.enclosure import Float
 from lipcert.network.graph import Network
 from lipcert.proof.certificate import Certificate
 from lipcert.proof.claims import NORMS, Claim, Level, Norm, Quantity
 from lipcert.proof.environment import require_ieee
 from lipcert.proof.refusal import Refused
-from lipcert.proof.rules import RULES, Step
+from lipcert.proof.rules import RULES, Derivation, Step
 from lipcert.proof.subject import subject
 
 
@@ -24,9 +30,10 @@ class Bound:
     """An upper bound of a Lipschitz constant with everything that stands behind it.
 
     Attributes:
-        value: the bound, derived by a rule with every rounding error counted; what the certificate claims.
+        value: the bound, derived by a rule with every rounding error counted; what the certificate claims. Of
+            ``margins`` the largest.
         level: verified.
-        norm, quantity: what is bounded.
+        norm, quantity: what is bounded (see `Claim`).
         method: the method that proposed the witness.
         seconds: proposal and derivation together.
         certificate: claim, digests, rule and witness.
@@ -50,6 +57,12 @@ class Bound:
     lower: float | None = None
 
     @property
+    def margins(self) -> Float | None:
+        """(n, n) bounds of the margins f_i - f_j where they are what is bounded, else None."""
+        table = self.certificate.claim.table
+        return None if table is None else np.array(table)
+
+    @property
     def ratio(self) -> float | None:
         """Bound over best lower bound: 1 is perfect."""
         return self.value / self.lower if self.lower else None
@@ -64,14 +77,29 @@ class Bound:
         return f"{self.norm} bound {self.value!r} ({self.level.label}, {self.method}{lower})"
 
 
+class NotServed(UsageError):
+    """A method does not serve a network; `reason` says why, in one line."""
+
+    def __init__(self, method: str, reason: str) -> None:
+        super().__init__(f"the method '{method}' does not serve this: {reason}")
+        self.reason = reason
+
+
 @dataclass(frozen=True)
 class Row:
-    """One line of a comparison: a bound, or why there is none."""
+    """One line of a comparison: a bound, or why there is none.
+
+    Attributes:
+        error: begins with "refused" where the method was not run, with "failed" where it came to nothing.
+        seconds: proposal and derivation together.
+        memory: bytes of resident memory that the method needed in addition, None where not known (see `memory`).
+    """
 
     method: str
     bound: Bound | None
     error: str | None
     seconds: float
+    memory: int | None = None
 
 
 def bound(
@@ -88,27 +116,27 @@ def bound(
         network: as read; its normal form is bounded.
         method: name of a method, or ``auto``.
         norm: ``l1``, ``l2`` or ``linf``, on input and output.
-        quantity: the whole output, or the features before the last linear layer.
+        quantity: what of the network is bounded, see `Claim`.
         time_limit: seconds that an anytime method may use.
 
     Level of the result: verified.
 
     Raises:
-        UsageError: no such method or norm, or the method does not serve this network.
+        UsageError: no such method, norm or quantity, or the method does not serve this network.
         InconclusiveError: no rule could derive a bound from what the method proposed.
     """
     if norm not in NORMS:
         raise UsageError(f"there is no norm '{norm}': one of {', '.join(NORMS)}")
     try:
         normal = subject(network, quantity)
-    except Refused as refusal:
+    except (Refused, ValueError) as refusal:
         raise UsageError(str(refusal)) from None
     if method == "auto":
         return _automatic(network, normal, norm, quantity, time_limit)
     chosen = find_method(method)
     reason = _refusal(chosen, normal, norm)
     if reason is not None:
-        raise UsageError(f"the method '{chosen.name}' does not serve this: {reason}")
+        raise NotServed(chosen.name, reason)
     return _derive(network, normal, chosen, norm, quantity, time_limit)
 
 
@@ -149,19 +177,25 @@ def compare(
     for name in names:
         if progress is not None:
             progress(name)
-        start = time.perf_counter()
-        try:
-            found = bound(network, name, norm, time_limit=time_limit)
-            rows.append(Row(name, found, None, found.seconds))
-        except LipcertError as error:
-            rows.append(Row(name, None, str(error), time.perf_counter() - start))
+        rows.append(_row(network, name, norm, time_limit))
     return rows
+
+
+def _row(network: Network, name: str, norm: Norm, time_limit: float | None) -> Row:
+    start, peak = time.perf_counter(), PeakMemory()
+    try:
+        found = bound(network, name, norm, time_limit=time_limit)
+    except NotServed as error:
+        return Row(name, None, f"refused: {error.reason}", time.perf_counter() - start)
+    except LipcertError as error:
+        return Row(name, None, f"failed: {error}", time.perf_counter() - start, peak.read())
+    return Row(name, found, None, found.seconds, peak.read())
 
 
 def _refusal(method: Method, normal: Network, norm: Norm) -> str | None:
     if norm not in method.norms:
         return f"it is for {', '.join(sorted(method.norms))}, not {norm}"
-    return method.refuses(normal, norm)
+    return method.refuses(normal, norm) or beyond_memory(method.name, normal)
 
 
 def _derive(
@@ -170,11 +204,11 @@ def _derive(
     start = time.perf_counter()
     try:
         require_ieee()
-        proposal = method.propose(normal, norm, time_limit)
+        proposal = _propose(normal, method, norm, quantity, time_limit)
         derivation = RULES[proposal.rule].derive(normal, norm, proposal.witness)
     except Refused as refusal:
         raise InconclusiveError(f"no bound can be derived from what '{method.name}' proposed: {refusal}") from None
-    claim = Claim(norm, quantity, claimed(derivation.bound))
+    claim = _claim(norm, quantity, derivation)
     return Bound(
         value=claim.bound,
         level=Level.VERIFIED,
@@ -188,6 +222,20 @@ def _derive(
         solver=proposal.solver,
         notes=proposal.notes,
     )
+
+
+def _propose(normal: Network, method: Method, norm: Norm, quantity: Quantity, time_limit: float | None) -> Proposal:
+    if quantity == "margins":
+        return propose_margins(normal, method, norm, time_limit)
+    return method.propose(normal, norm, time_limit)
+
+
+def _claim(norm: Norm, quantity: Quantity, derivation: Derivation) -> Claim:
+    """Return what is claimed of what was derived."""
+    if quantity != "margins" or derivation.margins is None:
+        return Claim(norm, quantity, claimed(derivation.bound))
+    table = tuple(tuple(map(claimed, row)) for row in derivation.margins.tolist())
+    return Claim(norm, quantity, max(map(max, table)), table)
 
 
 def claimed(derived: float) -> float:

@@ -72,14 +72,15 @@ class LipSdpCvxpy(Method):
     summary: ClassVar[str] = "all multipliers jointly optimal, by general conic solvers (MOSEK, Clarabel, SCS)"
     norms: ClassVar[frozenset[Norm]] = Multipliers.norms
     cost: ClassVar[str] = "one conic program with a matrix of side 2 n per layer: seconds to hours, see `lipsdp`"
+    solvers: ClassVar[tuple[str, ...]] = ()
+    """The solvers to ask, best first; none named: all that suit the size."""
 
     def refuses(self, network: Network, norm: Norm) -> str | None:
         """Return why the network is not a chain of affordable size, or None; looks at shapes only."""
         reason = obstacle(network)
         if reason is not None:
             return reason
-        sizes = [node.size for _, node in network.activation_nodes()]
-        pairs = list(pairwise([min(network.nodes[0].size, sizes[0]), *sizes]))
+        pairs = neighbours(network)
         entries = sum(triangle(before + after) for before, after in pairs)
         if entries > MOST_ENTRIES:
             return f"its program has {entries} matrix entries, too many for general solvers ({MOST_ENTRIES} at most)"
@@ -103,10 +104,42 @@ class LipSdpCvxpy(Method):
                 note = "a layer is zero: any multipliers prove the bound, no solver was asked"
                 return propose_target(lifted, plain, None, (note,))
             scaled = scale(chain, plain, target_of(lifted, plain))
-            attempt, found = _solve(scaled, lambda: limit - (time.monotonic() - begin))
+            attempt, found = self._solve(scaled, lambda: limit - (time.monotonic() - begin))
             if found is None:
                 raise InconclusiveError(f"no solver gave usable multipliers ({'; '.join(attempt.failures)})")
             return _nudge(lifted, plain, found, attempt, scaled.output)
+
+    def unknowns(self, sizes: list[int]) -> list[Any]:
+        """Return the multipliers of each layer, (n_k,) and not negative, as CVXPY expressions."""
+        import cvxpy as cp
+
+        return [cp.Variable(size, nonneg=True) for size in sizes]
+
+    def _solve(self, scaled: Scaled, left: Callable[[], float]) -> tuple[Attempt, list[Float] | None]:
+        """Return what the solvers said, and their multipliers, clipped and in the units of the network."""
+        import cvxpy as cp
+
+        chain = scaled.chain
+        multipliers = self.unknowns([len(alpha) for alpha in chain.alpha])
+        target = cp.Variable(nonneg=True)
+        inner = [cp.Variable((len(a),) * 2, symmetric=True) for a in chain.alpha[:-1]]
+        edges = [np.eye(chain.weights[0].shape[1]), *inner, target * (chain.last.T @ chain.last)]
+        conditions = [part / CAP <= 1.0 for part in multipliers]  # a bound of CAP itself would spoil the scaling of SCS
+        for k, (values, ends) in enumerate(zip(multipliers, pairwise(edges), strict=True)):
+            conditions.append(_band(chain, k, values, ends) >> 0)
+        problem = cp.Problem(cp.Maximize(target), conditions)
+        largest = max(triangle(sum(weight.shape)) for weight in chain.weights)
+        attempt = ask(problem, self.solvers or solvers_for(largest, with_mosek=True), left())
+        if attempt.solver is None:
+            return attempt, None
+        found = [np.maximum(np.asarray(part.value, dtype=np.float64).ravel(), 0.0) for part in multipliers]
+        return attempt, [part / unit for part, unit in zip(found, scaled.units, strict=True)]
+
+
+def neighbours(network: Network) -> list[tuple[int, int]]:
+    """Return the sizes of the two blocks of each matrix of the program, for a chain."""
+    sizes = [node.size for _, node in network.activation_nodes()]
+    return list(pairwise([min(network.nodes[0].size, sizes[0]), *sizes]))
 
 
 def _is_curved(op: Operator) -> bool:
@@ -133,27 +166,6 @@ def _half(value: float) -> int:
     if not (math.isfinite(value) and value > 0):
         raise InconclusiveError("the layers' gains over- or underflow float64")
     return -(math.frexp(value)[1] // 2)
-
-
-def _solve(scaled: Scaled, left: Callable[[], float]) -> tuple[Attempt, list[Float] | None]:
-    """Return what the solvers said, and their multipliers, clipped and in the units of the network."""
-    import cvxpy as cp
-
-    chain = scaled.chain
-    multipliers = [cp.Variable(len(alpha), nonneg=True) for alpha in chain.alpha]
-    target = cp.Variable(nonneg=True)
-    inner = [cp.Variable((len(a),) * 2, symmetric=True) for a in chain.alpha[:-1]]
-    edges = [np.eye(chain.weights[0].shape[1]), *inner, target * (chain.last.T @ chain.last)]
-    conditions = [part / CAP <= 1.0 for part in multipliers]  # a bound of CAP itself would spoil the scaling of SCS
-    for k, (values, ends) in enumerate(zip(multipliers, pairwise(edges), strict=True)):
-        conditions.append(_band(chain, k, values, ends) >> 0)
-    problem = cp.Problem(cp.Maximize(target), conditions)
-    largest = max(triangle(sum(weight.shape)) for weight in chain.weights)
-    attempt = ask(problem, solvers_for(largest, with_mosek=True), left())
-    if attempt.solver is None:
-        return attempt, None
-    found = [np.maximum(np.asarray(part.value, dtype=np.float64).ravel(), 0.0) for part in multipliers]
-    return attempt, [part / unit for part, unit in zip(found, scaled.units, strict=True)]
 
 
 def _band(chain: Chain, k: int, values: Any, ends: tuple[Any, Any]) -> Any:

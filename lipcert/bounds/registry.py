@@ -6,26 +6,48 @@ import difflib
 from dataclasses import dataclass
 
 from lipcert.bounds.absolute import Absolute
+from lipcert.bounds.compositional import Compositional, describe
+from lipcert.bounds.cutting import Tool
 from lipcert.bounds.eclipse import Eclipse
 from lipcert.bounds.eclipse_fast import EclipseFast
+from lipcert.bounds.effort import ESTIMATES
 from lipcert.bounds.gershgorin import Gershgorin
+from lipcert.bounds.lip_lt import LipLt
 from lipcert.bounds.lipsdp.method import LipSdp
+from lipcert.bounds.lipsdp_conv.method import LipSdpConv
 from lipcert.bounds.lipsdp_cvxpy import LipSdpCvxpy
+from lipcert.bounds.lipsdp_layer import LipSdpLayer
+from lipcert.bounds.lipsdp_solvers import LipSdpClarabel, LipSdpMosek, LipSdpScs
 from lipcert.bounds.method import Method
 from lipcert.bounds.product import Product
 from lipcert.errors import UsageError
 from lipcert.network.graph import Network
 from lipcert.proof.claims import Norm
 
-METHODS: tuple[Method, ...] = (
+WHOLE: tuple[Method, ...] = (  # methods that look at a network as a whole
     Product(),
     Absolute(),
+    LipLt(),
     Gershgorin(),
     EclipseFast(),
     Eclipse(),
     LipSdp(),
+    LipSdpConv(),
     LipSdpCvxpy(),
+    LipSdpLayer(),
 )
+GAINS = {"lipsdp": 3.0, "lipsdp-conv": 2.5, "eclipse-fast": 2.0, "product": 0.0}  # see `cutting.Tool`
+COMPOSITIONAL = Compositional(
+    sorted(
+        (Tool(method, GAINS[method.name], ESTIMATES[method.name]) for method in WHOLE if method.name in GAINS),
+        key=lambda tool: -tool.gain,
+    )
+)
+
+METHODS: tuple[Method, ...] = (*WHOLE, COMPOSITIONAL)
+
+VARIANTS: tuple[Method, ...] = (LipSdpScs(), LipSdpClarabel(), LipSdpMosek())
+"""Methods that run only where they are named: the same bounds as one above, by one solver."""
 
 FEW = 1200  # hidden neurons for which the interior-point method takes seconds
 MODERATE = 2e10  # sum of n^3 over the activation layers: up to half a minute on one core
@@ -45,10 +67,11 @@ def find_method(name: str) -> Method:
     Raises:
         UsageError: there is none; the nearest name is suggested.
     """
-    for method in METHODS:
+    named = (*METHODS, *VARIANTS)
+    for method in named:
         if method.name == name:
             return method
-    names = [method.name for method in METHODS]
+    names = [method.name for method in named]
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(names)}"
     raise UsageError(f"there is no method '{name}': {hint}")
@@ -57,15 +80,17 @@ def find_method(name: str) -> Method:
 def choose_method(network: Network, norm: Norm, time_limit: float | None = None) -> Choice:
     """Return the method that `auto` would take for a normal form, without running it.
 
-    =====  =============================  ============  ==============================================
-    norm   network                        method        because
-    =====  =============================  ============  ==============================================
-    l1     any                            absolute      never above the product, at the cost of a pass
-    linf   any                            absolute      the same
-    l2     few neurons                    lipsdp        the best bound of its theorem, in seconds
-    l2     elementwise, moderate width    eclipse-fast  on chains never above the product, n^3 per layer
-    l2     anything else                  product       serves every network
-    =====  =============================  ============  ==============================================
+    =====  =============================  =============  ==============================================
+    norm   network                        method         because
+    =====  =============================  =============  ==============================================
+    l1     any                            absolute       never above the product, at the cost of a pass
+    linf   any                            absolute       the same
+    l2     few neurons                    lipsdp         the best bound of its theorem, in seconds
+    l2     stride-1 convolutions          lipsdp-conv    the best multipliers per channel, whatever the image
+    l2     elementwise, moderate width    eclipse-fast   on chains never above the product, n^3 per layer
+    l2     parts of it are of these kinds compositional  never above the product, minutes or the limit
+    l2     anything else                  product        serves every network
+    =====  =============================  =============  ==============================================
     """
     if norm != "l2":
         return Choice(find_method("absolute"), "never above the product of the norms, at the cost of one pass")
@@ -73,8 +98,13 @@ def choose_method(network: Network, norm: Norm, time_limit: float | None = None)
     neurons = sum(node.size for _, node in network.activation_nodes())
     if neurons <= FEW and find_method("lipsdp").refuses(network, norm) is None:
         return Choice(find_method("lipsdp"), f"{neurons} hidden neurons: the best multipliers, in seconds")
+    if find_method("lipsdp-conv").refuses(network, norm) is None:
+        return Choice(find_method("lipsdp-conv"), "stride-1 convolutions: the best multipliers for each channel")
     if obstacle is None and sum(node.size**3 for _, node in network.activation_nodes()) > MODERATE:
         obstacle = "the layers are wide; ask for 'eclipse-fast' if there is time"
     if obstacle is None:
         return Choice(find_method("eclipse-fast"), "moderate width: on chains never above the product of the norms")
+    sections = COMPOSITIONAL.sections(network, norm, time_limit)
+    if any(section.gains for section in sections):
+        return Choice(COMPOSITIONAL, f"{obstacle}, but stretches can be bounded: {describe(network, sections)}")
     return Choice(find_method("product"), f"it serves every network; no multiplier method, as {obstacle}")

@@ -47,16 +47,28 @@ def largest_target(lifted: Lifted, blocks: Blocks) -> float:
     Raises:
         InconclusiveError: Z0 is not positive definite, or not finite.
     """
-    diagonal, below, _ = group(blocks, lifted)
-    try:
-        top = _largest(diagonal, below, output_groups(blocks, lifted))
-    except (np.linalg.LinAlgError, ValueError):  # ValueError: scipy met NaN or infinity
-        raise InconclusiveError("the multipliers found do not satisfy the matrix inequality") from None
+    top = float(np.linalg.eigvalsh(output_gram(lifted, blocks))[-1])
     return min(1.0 / max(top, 1.0 / LARGEST), LARGEST)
 
 
-def _largest(diagonal: list[Float], below: list[Float], outputs: list[Float]) -> float:
-    """Return lambda_max(C Z0^-1 C') = |C L'^-1|^2 for Z0 = L L', one group of L after the other."""
+def output_gram(lifted: Lifted, blocks: Blocks) -> Float:
+    """Return C Z0^-1 C' in floating point; it is finite.
+
+    Raises:
+        InconclusiveError: Z0 is not positive definite, or not finite.
+    """
+    diagonal, below, _ = group(blocks, lifted)
+    try:
+        gram = _eliminated(diagonal, below, output_groups(blocks, lifted))
+    except (np.linalg.LinAlgError, ValueError):  # ValueError: scipy met NaN or infinity
+        gram = np.full((1, 1), np.nan)
+    if not np.isfinite(gram).all():
+        raise InconclusiveError("the multipliers found do not satisfy the matrix inequality")
+    return gram
+
+
+def _eliminated(diagonal: list[Float], below: list[Float], outputs: list[Float]) -> Float:
+    """Return C Z0^-1 C' = (C L'^-1)(C L'^-1)' for Z0 = L L', one group of L after the other."""
     total = np.zeros((outputs[0].shape[0],) * 2)
     factor, carried = np.zeros((0, 0)), np.zeros((len(total), 0))
     for k, (block, rows) in enumerate(zip(diagonal, outputs, strict=True)):
@@ -66,4 +78,4 @@ def _largest(diagonal: list[Float], below: list[Float], outputs: list[Float]) ->
         factor = scipy.linalg.cholesky(block, lower=True)
         carried = scipy.linalg.solve_triangular(factor, rows.T, lower=True).T
         total += carried @ carried.T
-    return float(np.linalg.eigvalsh(total)[-1])
+    return total

@@ -40,8 +40,8 @@ from lipcert.network.operators import (
 Kernel = Callable[..., Tensor]
 Place = Callable[[Float], Tensor]
 
-_CONV = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
-_TRANSPOSED = {1: functional.conv_transpose1d, 2: functional.conv_transpose2d, 3: functional.conv_transpose3d}
+CONVOLUTIONS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
+TRANSPOSED = {1: functional.conv_transpose1d, 2: functional.conv_transpose2d, 3: functional.conv_transpose3d}
 _MAX = {1: functional.max_pool1d, 2: functional.max_pool2d, 3: functional.max_pool3d}
 
 
@@ -154,11 +154,11 @@ def _conv(op: Conv, place: Place) -> Kernel:
     outer = place(op.bias.mid) if per_channel is None else None
     even = not op.circular and all(a == b >= 0 for a, b in op.padding)
     own = tuple(a for a, _ in op.padding) if even else (0,) * rank
-    convolve = _CONV[rank]
+    convolve = CONVOLUTIONS[rank]
 
     def run(x: Tensor) -> Tensor:
         if not even:
-            x = _wrap(x, op.padding) if op.circular else _pad(x, op.padding)
+            x = wrap(x, op.padding) if op.circular else pad(x, op.padding)
         y = convolve(x, weight, inner, op.stride, own, op.dilation, op.groups)
         return _plus(y, outer)
 
@@ -168,12 +168,12 @@ def _conv(op: Conv, place: Place) -> Kernel:
 def _conv_transposed(op: ConvTranspose, out: Shape, place: Place) -> Kernel:
     """Compute the full adjoint, then crop it (or append zeros) to the output."""
     weight, bias = place(op.weight.mid), place(op.bias.mid)
-    transpose = _TRANSPOSED[len(op.stride)]
+    transpose = TRANSPOSED[len(op.stride)]
 
     def run(x: Tensor) -> Tensor:
         full = transpose(x, weight, None, op.stride, 0, 0, op.groups, op.dilation)
         crop = [(-a, size - (n - a)) for (a, _), size, n in zip(op.padding, out[1:], full.shape[2:], strict=True)]
-        return _pad(full, crop) + bias
+        return pad(full, crop) + bias
 
     return run
 
@@ -186,9 +186,9 @@ def _avg_pool(op: AvgPool, source: Shape, place: Place) -> Kernel:
         axes = tuple(range(2, 2 + len(op.window)))
         return lambda x: x.sum(dim=axes, keepdim=True) / counts
     if len(op.window) == 2:
-        return lambda x: functional.avg_pool2d(_pad(x, op.padding), op.window, op.stride, divisor_override=1) / counts
-    kernel, convolve = place(np.ones((source[0], 1, *op.window))), _CONV[len(op.window)]
-    return lambda x: convolve(_pad(x, op.padding), kernel, None, op.stride, groups=source[0]) / counts
+        return lambda x: functional.avg_pool2d(pad(x, op.padding), op.window, op.stride, divisor_override=1) / counts
+    kernel, convolve = place(np.ones((source[0], 1, *op.window))), CONVOLUTIONS[len(op.window)]
+    return lambda x: convolve(pad(x, op.padding), kernel, None, op.stride, groups=source[0]) / counts
 
 
 def _scale(op: Scale, place: Place) -> Kernel:
@@ -205,20 +205,20 @@ def _max_pool(op: MaxPool) -> Kernel:
     padded = any(side != 0 for pair in op.padding for side in pair)
 
     def run(x: Tensor) -> Tensor:
-        x = _pad(x, op.padding, -torch.inf) if padded else x
+        x = pad(x, op.padding, -torch.inf) if padded else x
         y: Tensor = pool(x, op.window, op.stride, 0, op.dilation)
         return y
 
     return run
 
 
-def _pad(x: Tensor, padding: Pads | Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
+def pad(x: Tensor, padding: Pads | Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
     """Pad, or crop where negative, the spatial axes."""
     flat = [side for pair in reversed(padding) for side in pair]  # torch counts from the last axis
     return functional.pad(x, flat, value=value) if any(flat) else x
 
 
-def _wrap(x: Tensor, padding: Pads) -> Tensor:
+def wrap(x: Tensor, padding: Pads) -> Tensor:
     for axis, (before, after) in enumerate(padding, start=2):
         size = x.shape[axis]
         x = x.index_select(axis, torch.arange(-before, size + after, device=x.device) % size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +12,7 @@ import typer
 from lipcert.cli import show
 from lipcert.cli.command import Command
 from lipcert.cli.options import Model, Norm, require_folder
+from lipcert.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,6 +26,12 @@ class BoundOptions(Model):
 
     method: Annotated[str, typer.Option(help="auto, or a method that `lipcert doctor` lists.")] = "auto"
     norm: Annotated[Norm, typer.Option(help="Norm on input and output.")] = "l2"
+    output: Annotated[
+        str,
+        typer.Option(
+            metavar="WHAT", help="output, one logit such as 8, the margin 3-8, all margins, or features; from 0."
+        ),
+    ] = "output"
     time_limit: Annotated[float | None, typer.Option(metavar="S", min=0.0, help="Seconds for anytime methods.")] = None
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the certificate here.")] = None
 
@@ -34,7 +42,13 @@ def run(options: BoundOptions) -> int:
 
     require_folder(options.out, "--out")
     network = options.read()
-    found = api.bound(network, method=options.method, norm=options.norm, time_limit=options.time_limit)
+    found = api.bound(
+        network,
+        method=options.method,
+        norm=options.norm,
+        output=quantity(options.output),
+        time_limit=options.time_limit,
+    )
     if options.out is not None:
         found.certificate.save(options.out)
     from lipcert.bounds.documents import bound_result
@@ -49,13 +63,34 @@ def run(options: BoundOptions) -> int:
     return 0
 
 
+def quantity(text: str) -> int | tuple[int, int] | str:
+    """Read ``8``, ``3-8`` or a name; names are looked up where they are used.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    from lipcert.proof.claims import QUANTITIES
+
+    match = re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", text)
+    if match is not None:
+        return int(match[1]) if match[2] is None else (int(match[1]), int(match[2]))
+    if text not in QUANTITIES:
+        raise UsageError(f"'{text}' in --output is no output: write 8, 3-8 or one of {', '.join(QUANTITIES)}")
+    return text
+
+
 def summary(result: BoundResult) -> Table:
     """Return the result as rows of name and value."""
     from lipcert.report import numbers
 
     table = show.facts()
     table.add_row("model", result.model.path)
-    table.add_row(f"{result.norm} bound", f"≤ {numbers.up(result.bound, 9)}   ({result.level})")
+    of = "" if result.quantity in (None, "output") else f" of the {result.quantity}"
+    if result.margins is not None:
+        least = min(entry for i, row in enumerate(result.margins) for j, entry in enumerate(row) if i != j)
+        table.add_row("smallest margin", f"≤ {numbers.up(least, 9)}   (all are in the certificate and in --json)")
+        of = " of the largest margin"
+    table.add_row(f"{result.norm} bound{of}", f"≤ {numbers.up(result.bound, 9)}   ({result.level})")
     table.add_row("lower bound", f"≥ {numbers.down(result.lower_bound, 6)}   (estimate, found by search)")
     table.add_row("ratio", f"{numbers.up(result.ratio, 4)}   (1 is perfect)")
     table.add_row("method", result.method)

@@ -12,7 +12,8 @@ import typer
 
 from lipcert.cli import show
 from lipcert.cli.command import Command
-from lipcert.cli.options import Model, Norm, real
+from lipcert.cli.gate import REQUIREMENT_NOT_MET, Gate
+from lipcert.cli.options import Norm, real
 from lipcert.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,12 +22,11 @@ if TYPE_CHECKING:
 
     from lipcert.results import Report
 
-REQUIREMENT_NOT_MET = 1
 _RUN = "Run"
 
 
 @dataclass(frozen=True, kw_only=True)
-class CertifyOptions(Model):
+class CertifyOptions(Gate):
     """Options of ``lipcert certify``."""
 
     data: Annotated[Path, typer.Option(metavar="FILE", help="An .npz file with images and labels.")]
@@ -34,14 +34,20 @@ class CertifyOptions(Model):
         list[str], typer.Option(metavar="E", help="Radius in raw input units, such as 0.5 or 8/255; repeatable.")
     ]
     norm: Annotated[Norm, typer.Option(help="Norm of the ball.")] = "l2"
-    method: Annotated[str, typer.Option(help="cascade, global, or a method for the global bound.")] = "cascade"
+    method: Annotated[str, typer.Option(help="cascade, global, a method for the global bound, or a local method.")] = (
+        "cascade"
+    )
     level: Annotated[
-        Literal["verified", "verified-exec"],
+        Literal["numerical", "verified", "verified-exec"],
         typer.Option(help="What a certified sample must be; verified-exec covers the deployed forward pass."),
     ] = "verified"
-    require: Annotated[
-        list[str] | None,
-        typer.Option(metavar="EXPR", help="Such as 'certified_accuracy@0.5 >= 0.6'; repeatable; exit 1 if unmet."),
+    arithmetic: Annotated[
+        Literal["float32", "float64", "float16", "bfloat16", "tf32"] | None,
+        typer.Option(help="Arithmetic of the deployed pass, for verified-exec [default: the model's own]"),
+    ] = None
+    time_limit: Annotated[
+        float | None,
+        typer.Option(metavar="S", min=0.0, help="Seconds for an anytime bound, and as many for the margins."),
     ] = None
     report: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write report.html, report.json and the records here.")
@@ -65,9 +71,13 @@ class CertifyOptions(Model):
 
 def run(options: CertifyOptions) -> int:
     """Certify the predictions on labelled data: clean, certified and attacked accuracy, with a report to show."""
+    from lipcert.report.alerts import report_alerts
+    from lipcert.report.markdown import report_markdown
+
     folder = _prepare(options)
-    with _progress(quiet=options.quiet) as advance:
+    with options.watched(), _progress(quiet=options.quiet) as advance:
         report = _certify(options, folder, advance)
+    options.tell(report_alerts(report), report_markdown(report), ())
     if folder is not None:
         _write_faces(folder, report)
     if options.json:
@@ -93,12 +103,15 @@ def _certify(options: CertifyOptions, folder: Path | None, advance: Callable[[in
         norm=options.norm,
         method=options.method,
         level=options.level,
+        arithmetic=options.arithmetic,
+        time_limit=options.time_limit,
         device=options.device,
         batch_size=options.batch_size,
         shard=options.shard,
         resume=options.resume,
         certificate=options.certificate,
         requirements=options.require or (),
+        baseline=options.baseline,
         folder=folder,
         progress=advance,
     )
@@ -173,10 +186,7 @@ def summary(report: Report) -> list[RenderableType]:
         Text(f"{bound}; level {report.level}; {numbers.duration(report.seconds)}, {rate}"),
     ]
     parts += [Text(f"note: {note}", style="dim") for note in report.notes]
-    for requirement in report.requirements:
-        mark, style = ("met    ", "green") if requirement.passed else ("not met", "bold red")
-        actual = wording.actual(requirement)
-        parts.append(Text.assemble((mark, style), f"  {requirement.text}  (actual {actual})"))
+    parts += [show.verdict(requirement) for requirement in report.requirements]
     return parts if not report.requirements else [*parts, Text(wording.headline(report), style="bold")]
 
 

@@ -2,44 +2,110 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from lipcert.cli import show
 from lipcert.cli.command import Command
-from lipcert.cli.options import Model
+from lipcert.cli.gate import REQUIREMENT_NOT_MET, Gate
+from lipcert.cli.options import require_folder
 from lipcert.errors import CertificateError
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from lipcert.results import CheckResult
+
+CHANGED = ("other-weights", "other-structure")  # codes of a model that is not the one that was certified
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckOptions(Model):
+class CheckOptions(Gate):
     """Options of ``lipcert check``."""
 
     cert: Annotated[Path, typer.Argument(metavar="CERT", help="A certificate file (.lipcert).")]
+    engine: Annotated[
+        Literal["float64", "exact"],
+        typer.Option(help="Arithmetic of the proof: float64 with error bounds, or ball arithmetic (slower)."),
+    ] = "float64"
+    in_toto: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write an unsigned in-toto Statement about both files, if all is well."),
+    ] = None
 
 
 def run(options: CheckOptions) -> int:
     """Check a certificate against a model; needs no solver and trusts nothing else."""
-    from rich.text import Text
+    from lipcert.report.alerts import check_alerts
+    from lipcert.report.markdown import check_markdown
 
-    from lipcert import api
-    from lipcert.report import numbers
-
-    result = api.check(options.cert, options.read())
+    with options.watched():
+        result = _check(options)
+    options.tell(
+        check_alerts(result), check_markdown(result), [f for f in (result.certificate, result.model) if f is not None]
+    )
     if options.json:
         show.document(result)
-    elif result.valid:
-        claim = f"{result.norm} bound ≤ {numbers.up(result.bound, 9)}"
-        show.result(
-            Text.assemble(("valid", "bold green"), f"  {claim}  ({result.level}, {result.rule})"),
-            Text(f"       {result.reason}; {numbers.duration(result.seconds)}"),
-        )
     else:
-        show.result(Text.assemble(("invalid", "bold red"), f"  {result.reason}"))
-    return 0 if result.valid else CertificateError.exit_code
+        show.result(*summary(result, options))
+    if not result.valid:
+        return CertificateError.exit_code
+    return 0 if all(requirement.passed for requirement in result.requirements) else REQUIREMENT_NOT_MET
+
+
+def _check(options: CheckOptions) -> CheckResult:
+    """Check, and attest where all is well."""
+    from lipcert import api
+
+    require_folder(options.in_toto, "--in-toto")
+    result = api.check(
+        options.cert,
+        options.read(),
+        engine=options.engine,
+        requirements=options.require or (),
+        baseline=options.baseline,
+    )
+    if options.in_toto is not None and result.valid and all(r.passed for r in result.requirements):
+        from lipcert.report.intoto import check_statement
+        from lipcert.report.json import write_text
+
+        write_text(options.in_toto, check_statement(result))
+    return result
+
+
+def summary(result: CheckResult, options: CheckOptions) -> list[Text]:
+    """Return the verdicts, and what to do where the model is another one."""
+    from rich.text import Text
+
+    from lipcert.report import numbers, wording
+
+    if not result.valid:
+        lines = [Text.assemble(("invalid", "bold red"), f"  {result.reason}")]
+        return [*lines, Text(f"         {renewal(options)}")] if result.code in CHANGED else lines
+    claim = f"{wording.check_claim(result)}  ({result.level}, {result.rule})"
+    lines = [
+        Text.assemble(("valid", "bold green"), f"  {claim}"),
+        Text(f"       {result.reason}; {numbers.duration(result.seconds)}"),
+    ]
+    return lines + [show.verdict(requirement) for requirement in result.requirements]
+
+
+def renewal(options: CheckOptions) -> str:
+    """Return the command that certifies the model anew, for the same norm and quantity."""
+    from lipcert.proof.certificate import Certificate
+
+    claim = Certificate.load(options.cert).claim
+    words = ["lipcert", "bound", options.model, "--norm", claim.norm]
+    if claim.quantity != "output":
+        words += ["--output", "-".join(claim.quantity.removeprefix("logit ").removeprefix("margin ").split())]
+    for name in ("input_shape", "mean", "std"):
+        value = getattr(options, name)
+        words += [] if value is None else [f"--{name.replace('_', '-')}", value]
+    return shlex.join([*words, "--out", str(options.cert)])
 
 
 COMMAND = Command("check", CheckOptions, run)

@@ -32,7 +32,7 @@ class CompareOptions(Model):
 
 
 def run(options: CompareOptions) -> int:
-    """Run every method that applies and show bound, time, level and the gap to the best lower bound."""
+    """Run every method that applies; show bound, ratio to the best lower bound, time, memory, level, or why not."""
     from lipcert.report import numbers
 
     require_folder(options.html, "--html")
@@ -73,16 +73,16 @@ def rows(result: CompareResult) -> Table:
 
     table = show.table()
     table.add_column("method")
-    for name in ("bound ≤", "ratio", "time"):
+    for name in ("bound ≤", "ratio", "time", "memory"):
         table.add_column(name, justify="right")
     table.add_column("level")
     for row in result.rows:
+        spent = (numbers.duration(row.seconds), numbers.memory(row.memory))
         if row.bound is None:
             why = Text(row.error or "no bound", style="dim")
-            table.add_row(row.method, numbers.MISSING, numbers.MISSING, numbers.duration(row.seconds), why)
+            table.add_row(row.method, numbers.MISSING, numbers.MISSING, *spent, why)
         else:
-            values = (numbers.up(row.bound), numbers.up(row.ratio, 4), numbers.duration(row.seconds))
-            table.add_row(row.method, *values, row.level)
+            table.add_row(row.method, numbers.up(row.bound), numbers.up(row.ratio, 4), *spent, row.level)
     return table
 
 

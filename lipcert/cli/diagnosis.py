@@ -72,20 +72,12 @@ def _solvers() -> Iterator[Finding]:
 
 
 def _mosek() -> Iterator[Finding]:
-    """A licence is there when MOSEK itself says so, asked for what semidefinite programs need."""
-    try:
-        mosek = importlib.import_module("mosek")
-    except ImportError:
-        remedy = "optional: pip install 'lipcert[mosek]' and a licence"
-        yield Finding(topic="solver", name="MOSEK", status="absent", detail="not installed", remedy=remedy)
-        return
-    try:
-        with mosek.Env() as environment:
-            environment.checkoutlicense(mosek.feature.pton)
-    except mosek.Error as error:
-        remedy = "put the licence at ~/mosek/mosek.lic or set MOSEKLM_LICENSE_FILE"
-        detail = " ".join(f"installed, but no licence: {error}".split())
-        yield Finding(topic="solver", name="MOSEK", status="absent", detail=detail, remedy=remedy)
+    from lipcert.bounds.conic import mosek_missing
+
+    missing = mosek_missing()
+    if missing is not None:
+        remedy = f"optional: {missing.remedy}"
+        yield Finding(topic="solver", name="MOSEK", status="absent", detail=missing.detail, remedy=remedy)
         return
     yield Finding(topic="solver", name="MOSEK", status="ok", detail=f"{_version('mosek')}, with a licence")
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from lipcert.results import Document
+    from lipcert.results import Document, RequirementResult
 
 WIDE = 160  # columns where the output is not a terminal, so that piped tables are not cut
 BROKEN_PIPE = 141  # 128 + SIGPIPE, as the shell reports it
@@ -83,6 +83,22 @@ def remark(line: str, *, quiet: bool) -> None:
     """Print a line for people on stderr."""
     if not quiet:
         console(stderr=True).print(line, style="dim")
+
+
+def machine(line: str) -> None:
+    """Print a line for machines on stderr, as it is and even where people want quiet."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+def verdict(requirement: RequirementResult) -> Text:
+    """Return the line that says whether a requirement is met."""
+    from rich.text import Text
+
+    from lipcert.report import wording
+
+    mark, style = ("met    ", "green") if requirement.passed else ("not met", "bold red")
+    return Text.assemble((mark, style), f"  {requirement.text}  ({wording.found(requirement)})")
 
 
 def error(line: str) -> None:

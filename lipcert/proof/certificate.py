@@ -2,7 +2,8 @@
 
 File format (``lipcert.certificate/v1``): a safetensors file. Eight bytes little-endian length, a JSON header,
 one blob. The header's ``__metadata__`` has the single key ``lipcert`` whose text is the certificate's own JSON
-document; the witness arrays are the tensors, float64 or int64. Reading is strict: unknown or repeated keys, other
+document; the witness arrays are the tensors, float64 or int64, and so is the table of a claim about margins
+(``claim.margins``, float64). Reading is strict: unknown or repeated keys, other
 dtypes, gaps, overlaps and trailing bytes are all refused. Nothing in the file is executed, and nothing in it but
 claim, rule id, digests and witness is used. The digests are SHA-256 in lower-case hex.
 """
@@ -21,15 +22,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lipcert.errors import CertificateError, UsageError
-from lipcert.files import write_whole
+from lipcert.files import read_whole, write_whole
 from lipcert.network.graph import Network
-from lipcert.proof.claims import Claim
+from lipcert.proof.claims import Claim, Table
+from lipcert.proof.reasons import Malformed, Reason
 
 SCHEMA = "lipcert.certificate/v1"
 MAX_HEADER = 16 * 2**20
 Witness = Mapping[str, npt.NDArray[Any]]
 _DTYPES = {"F64": np.dtype("<f8"), "I64": np.dtype("<i8")}
+TABLE = "claim.margins"
 _KEYS = {"schema", "norm", "quantity", "bound", "rule", "graph_digest", "weights_digest", "tool"}
 
 
@@ -80,8 +82,9 @@ class Certificate:
         }
         header: dict[str, Any] = {"__metadata__": {"lipcert": json.dumps(document)}}
         blob = bytearray()
-        for name in sorted(self.witness):
-            array = np.asarray(self.witness[name])
+        table = {} if self.claim.table is None else {TABLE: np.array(self.claim.table)}
+        for name, value in sorted({**self.witness, **table}.items()):
+            array = np.asarray(value)
             code = "F64" if array.dtype.kind == "f" else "I64"
             data = np.ascontiguousarray(array, dtype=_DTYPES[code]).tobytes()
             header[name] = {
@@ -100,17 +103,13 @@ class Certificate:
 
         Raises:
             UsageError: there is no such file.
-            CertificateError: the file is not a well-formed certificate.
+            Malformed: the file is not a well-formed certificate.
         """
-        try:
-            content = Path(path).read_bytes()
-        except OSError as error:
-            raise UsageError(f"cannot read the certificate '{path}': {error.strerror}") from None
-        return Certificate.from_bytes(content, str(path))
+        return Certificate.from_bytes(read_whole(path, "certificate"), str(path))
 
     @staticmethod
     def from_bytes(content: bytes, name: str = "certificate") -> Certificate:
-        """Parse a certificate file's content; raises CertificateError where anything is out of order."""
+        """Parse a certificate file's content; raises Malformed where anything is out of order."""
         try:
             return _parse(content)
         except (
@@ -122,7 +121,12 @@ class Certificate:
             OverflowError,
             struct.error,
         ) as error:
-            raise CertificateError(f"'{name}' is not a valid certificate file: {error}") from None
+            reason = Reason.NOT_FINITE if isinstance(error, _NotFinite) else Reason.MALFORMED
+            raise Malformed(f"'{name}' is not a valid certificate file: {error}", reason) from None
+
+
+class _NotFinite(ValueError):
+    """A number is NaN, infinite or no bound."""
 
 
 def _require(condition: bool, message: str) -> None:
@@ -137,7 +141,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_constant(text: str) -> Any:
-    raise ValueError(f"{text} is not a number")
+    raise _NotFinite(f"{text} is not a number")
 
 
 def _json(text: str) -> Any:
@@ -160,11 +164,19 @@ def _parse(content: bytes) -> Certificate:
         _require(len(digest) == 64 and set(digest) <= set("0123456789abcdef"), f"{key} is not a SHA-256 in hex")
     bound = float.fromhex(document["bound"])
     _require(bound.hex() == document["bound"], "the bound is not in normal hexadecimal form")
-    claim = Claim(document["norm"], document["quantity"], bound)
+    if not (math.isfinite(bound) and bound >= 0):
+        raise _NotFinite(f"a bound is finite and not negative, not {bound}")
     witness = _arrays(header, memoryview(content)[8 + length :])
+    table = _table(witness.pop(TABLE)) if document["quantity"] == "margins" else None
+    claim = Claim(document["norm"], document["quantity"], bound, table)
     return Certificate(
         claim, document["rule"], document["graph_digest"], document["weights_digest"], witness, document["tool"]
     )
+
+
+def _table(array: npt.NDArray[Any]) -> Table:
+    _require(array.dtype.kind == "f" and array.ndim == 2, f"'{TABLE}' is no table of real numbers")
+    return tuple(map(tuple, array.tolist()))
 
 
 def _arrays(header: dict[str, Any], blob: memoryview) -> dict[str, npt.NDArray[Any]]:
@@ -179,7 +191,8 @@ def _arrays(header: dict[str, Any], blob: memoryview) -> dict[str, npt.NDArray[A
         _require(begin == position and end <= len(blob), f"'{name}' leaves a gap or overlaps")
         _require(end - begin == 8 * math.prod(shape), f"'{name}' has the wrong length")
         array = np.frombuffer(blob[begin:end], dtype=_DTYPES[entry["dtype"]]).reshape(shape)
-        _require(array.dtype.kind == "i" or bool(np.isfinite(array).all()), f"'{name}' has NaN or infinite entries")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise _NotFinite(f"'{name}' has NaN or infinite entries")
         arrays[name] = array
         position = end
     _require(position == len(blob), "bytes are left over at the end")

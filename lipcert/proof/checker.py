@@ -7,26 +7,16 @@ statement from the network itself.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 from lipcert.network.graph import Network
 from lipcert.proof.certificate import Certificate
 from lipcert.proof.claims import Level
+from lipcert.proof.engines import Engine, rules_of
 from lipcert.proof.environment import require_ieee
-from lipcert.proof.refusal import Refused
-from lipcert.proof.rules import RULES
+from lipcert.proof.reasons import Reason
+from lipcert.proof.refusal import Refused, TooLarge
+from lipcert.proof.rules import RULES, Rule
 from lipcert.proof.subject import subject
-
-
-class Reason(StrEnum):
-    """Why a verdict is what it is; the texts say cause and remedy."""
-
-    PROVED = "the claim is proved for this model"
-    OTHER_STRUCTURE = "the certificate belongs to a model of another structure: certify this model anew"
-    OTHER_WEIGHTS = "the certificate belongs to other weights: the model changed since; certify it anew"
-    UNKNOWN_RULE = "this version of lipcert does not know the certificate's rule: update lipcert"
-    REFUSED = "the witness does not prove a bound for this model"
-    TOO_LOW = "the witness proves a larger bound than the certificate claims"
 
 
 @dataclass(frozen=True)
@@ -49,29 +39,58 @@ class Verdict:
     @property
     def text(self) -> str:
         """The reason with its particulars, one line."""
-        return f"{self.reason.value} ({self.detail})" if self.detail else self.reason.value
+        return f"{self.reason.text} ({self.detail})" if self.detail else self.reason.text
 
 
-def check(certificate: Certificate, network: Network) -> Verdict:
+def check(certificate: Certificate, network: Network, engine: Engine = "float64") -> Verdict:
     """Check a certificate against a network as read from its file.
 
+    Args:
+        certificate: as loaded.
+        network: as read, before any rewriting.
+        engine: the arithmetic, see `proof.engines`.
+
     Level of a valid claim: verified. Never raises for a certificate that is merely wrong.
+
+    Raises:
+        UsageError: there is no such engine, or it is not installed.
     """
+    rules = rules_of(engine)
     if certificate.graph_digest != network.graph_digest:
         return _no(Reason.OTHER_STRUCTURE, "graph digest differs")
     if certificate.weights_digest != network.weights_digest:
         return _no(Reason.OTHER_WEIGHTS, "weights digest differs")
-    rule = RULES.get(certificate.rule)
-    if rule is None:
-        return _no(Reason.UNKNOWN_RULE, certificate.rule[:80])
+    if certificate.rule not in rules:
+        return _no(Reason.NOT_IN_ENGINE if certificate.rule in RULES else Reason.UNKNOWN_RULE, certificate.rule[:80])
+    return _derived(certificate, network, rules[certificate.rule])
+
+
+def _derived(certificate: Certificate, network: Network, rule: Rule) -> Verdict:
     claim = certificate.claim
+    if claim.norm not in rule.norms:
+        return _no(Reason.WRONG_NORM, f"{rule.id}, {claim.norm}")
     try:
         require_ieee()
-        derived = rule.derive(subject(network, claim.quantity), claim.norm, certificate.witness).bound
+    except Refused as refusal:
+        return _no(Reason.ARITHMETIC, str(refusal))
+    try:
+        function = subject(network, claim.quantity)
+    except Refused as refusal:
+        return _no(Reason.NO_SUBJECT, str(refusal))
+    try:
+        derivation = rule.derive(function, claim.norm, certificate.witness)
+    except TooLarge as refusal:
+        return _no(Reason.TOO_LARGE, str(refusal))
     except Refused as refusal:
         return _no(Reason.REFUSED, str(refusal))
-    if not derived <= claim.bound:
-        return Verdict(False, None, Reason.TOO_LOW, f"proved {derived!r}, claimed {claim.bound!r}", derived)
+    derived = derivation.bound
+    if claim.table is not None:
+        if derivation.margins is None:
+            return _no(Reason.REFUSED, f"{rule.id} gives no bounds of margins")
+        derived = float(derivation.margins.max())
+    excess = claim.exceeded_by(derived, derivation.margins)
+    if excess is not None:
+        return Verdict(False, None, Reason.TOO_LOW, excess, derived)
     return Verdict(True, Level.VERIFIED, Reason.PROVED, derived=derived)
 
 

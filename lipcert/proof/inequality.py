@@ -11,10 +11,13 @@ difference D and any s > 0, |x'Dx| <= sum_ij r_ij |x_i| |x_j| <= sum_i x_i^2 sum
 the power of two near Z_ii^(-1/2), so that rows of very different size (a layer of weights 2^60 before one of 2^-60)
 do not spoil each other. Blocks are grouped by their distance from the input, which makes Z block tridiagonal: for a
 chain one group per layer, for a residual network one per residual block. Cost: sum over groups of n_g^3.
+
+Rows may be stacks of matrices, (..., n, n_j) with the same leading axes: then so is Z (see `rules.shift_invariant`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -42,7 +45,7 @@ def assemble(lifted: Lifted, multipliers: list[Float]) -> Blocks:
             if (block.alpha != 0).any() and (block.beta != 0).any():
                 for i, other in block.row.items():
                     if i >= j:
-                        _add(blocks, i, j, other.map(np.transpose) @ (curved * matrix))
+                        _add(blocks, i, j, other.map(_transposed) @ (curved * matrix))
     return blocks
 
 
@@ -52,7 +55,7 @@ def add_output(blocks: Blocks, lifted: Lifted, target: float) -> None:
     for j, matrix in lifted.output.items():
         for i, other in lifted.output.items():
             if i >= j:
-                _add(blocks, i, j, scale * (other.map(np.transpose) @ matrix))
+                _add(blocks, i, j, scale * (other.map(_transposed) @ matrix))
 
 
 def _add(blocks: Blocks, i: int, j: int, term: Enclosure) -> None:
@@ -76,7 +79,7 @@ class Grouping:
         return [slice(start, start + size) for start, size in zip(self.start, sizes, strict=True)]
 
 
-def grouping(blocks: Blocks, sizes: tuple[int, ...]) -> Grouping:
+def grouping(blocks: Collection[tuple[int, int]], sizes: tuple[int, ...]) -> Grouping:
     """Group the blocks by their distance from the input in the graph of non-zero blocks: Z is block tridiagonal."""
     levels = _levels(len(sizes), blocks)
     widths = [0] * (max(levels) + 1)
@@ -89,40 +92,56 @@ def grouping(blocks: Blocks, sizes: tuple[int, ...]) -> Grouping:
 
 def group(blocks: Blocks, lifted: Lifted) -> tuple[list[Float], list[Float], list[Float]]:
     """Return Z as block tridiagonal: diagonal groups, groups below the diagonal, and t_i of all radii per group."""
-    where = grouping(blocks, lifted.sizes)
-    levels, places, widths = where.levels, where.places(lifted.sizes), where.widths
-    diagonal = [np.zeros((n, n)) for n in widths]
-    below = [np.zeros((m, n)) for n, m in pairwise(widths)]
+    return tridiagonal(blocks, lifted.sizes)
+
+
+def tridiagonal(blocks: Blocks, sizes: tuple[int, ...]) -> tuple[list[Float], list[Float], list[Float]]:
+    """Return any such matrix, with blocks of these sizes, as `group` does."""
+    where = grouping(blocks, sizes)
+    levels, places, widths = where.levels, where.places(sizes), where.widths
+    batch = _batch(blocks)
+    diagonal = [np.zeros((*batch, n, n)) for n in widths]
+    below = [np.zeros((*batch, m, n)) for n, m in pairwise(widths)]
     for (i, j), block in blocks.items():
         centre = _symmetric(block)[0] if i == j else block.mid
         if levels[i] > levels[j]:
-            below[levels[j]][places[i], places[j]] = centre
+            below[levels[j]][..., places[i], places[j]] = centre
         elif levels[i] < levels[j]:
-            below[levels[i]][places[j], places[i]] = centre.T
+            below[levels[i]][..., places[j], places[i]] = _transposed(centre)
         else:
-            diagonal[levels[i]][places[i], places[j]] = centre
-            diagonal[levels[i]][places[j], places[i]] = centre.T
-    return diagonal, below, _spread(blocks, where, lifted.sizes)
+            diagonal[levels[i]][..., places[i], places[j]] = centre
+            diagonal[levels[i]][..., places[j], places[i]] = _transposed(centre)
+    return diagonal, below, _spread(blocks, where, sizes)
+
+
+def _batch(blocks: Blocks) -> tuple[int, ...]:
+    return np.broadcast_shapes(*(block.shape[:-2] for block in blocks.values()))
+
+
+def _transposed(matrices: Float) -> Float:
+    return matrices.swapaxes(-1, -2)
 
 
 def _spread(blocks: Blocks, where: Grouping, sizes: tuple[int, ...]) -> list[Float]:
     """Return t_i = sum_j r_ij s_j / s_i, rounded up, group by group."""
-    totals = [np.zeros(size) for size in sizes]
-    sides = [_side(np.diag(blocks[k, k].mid)) for k in range(len(sizes))]
+    batch = _batch(blocks)
+    totals = [np.zeros((*batch, size)) for size in sizes]
+    sides = [_side(np.diagonal(blocks[k, k].mid, axis1=-2, axis2=-1)) for k in range(len(sizes))]
     for (i, j), block in blocks.items():
         if block.is_exact:
             continue
         rad = _symmetric(block)[1] if i == j else block.radius
         # r_ij s_i s_j: a radius that becomes subnormal is rounded up
-        scaled = np.where(rad > 0, np.nextafter(np.ldexp(rad, sides[i][:, None] + sides[j]), np.inf), 0.0)
-        totals[i] += scaled.sum(axis=1)
+        exponents = sides[i][..., :, None] + sides[j][..., None, :]
+        scaled = np.where(rad > 0, np.nextafter(np.ldexp(rad, exponents), np.inf), 0.0)
+        totals[i] += scaled.sum(axis=-1)
         if i != j:
-            totals[j] += scaled.sum(axis=0)
-    spread = [np.zeros(width) for width in where.widths]
+            totals[j] += scaled.sum(axis=-2)
+    spread = [np.zeros((*batch, width)) for width in where.widths]
     count = sum(sizes) + len(blocks)
     for k, (total, place) in enumerate(zip(totals, where.places(sizes), strict=True)):
         if total.any():
-            spread[where.levels[k]][place] = np.nextafter(np.ldexp(inflate(total, count), -2 * sides[k]), np.inf)
+            spread[where.levels[k]][..., place] = np.nextafter(np.ldexp(inflate(total, count), -2 * sides[k]), np.inf)
     return spread
 
 
@@ -147,11 +166,11 @@ def _symmetric(block: Enclosure) -> tuple[Float, Float]:
     """Return centre and radii of a diagonal block: as the true one is symmetric, the means enclose it too."""
     if block.rad is None:
         return block.mid, block.radius
-    mid, rad = 0.5 * (block.mid + block.mid.T), 0.5 * (block.radius + block.radius.T)
+    mid, rad = (0.5 * (part + _transposed(part)) for part in (block.mid, block.radius))
     return mid, np.nextafter(rad * (1 + 4 * UNIT) + 2 * UNIT * np.abs(mid) + TINY, np.inf)
 
 
-def _levels(count: int, blocks: Blocks) -> list[int]:
+def _levels(count: int, blocks: Collection[tuple[int, int]]) -> list[int]:
     """Return each block's distance from the input in the graph of non-zero blocks: neighbours differ by at most 1."""
     levels = [0] + [-1] * (count - 1)
     frontier, distance = {0}, 0

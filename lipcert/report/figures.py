@@ -88,15 +88,6 @@ class LayerBar:
     largest: bool
 
 
-@dataclass(frozen=True)
-class Ladder:
-    """Places of bounds and of their lower bound on one logarithmic axis, in per cent."""
-
-    places: tuple[float, ...]
-    lower: float
-    ticks: tuple[Tick, ...]
-
-
 def linear_axis(largest: float, wanted: int = 5) -> Axis:
     """Return an axis from 0 to a bit beyond `largest`, with about `wanted` round ticks."""
     if largest <= 0:
@@ -117,12 +108,12 @@ def accuracy_figure(report: Report) -> AccuracyFigure:
     x = linear_axis(_reach(report), wanted=7)
     curve = _thin(_until(sorted(report.curve), x.end))
     y = Axis(1.0, tuple(Tick(25.0 * k, f"{25 * k} %") for k in range(5)))
-    lower = _falling([(x.place(eps), 100 - y.place(share)) for eps, share in curve], keep_earlier=False)
+    lower = falling([(x.place(eps), 100 - y.place(share)) for eps, share in curve], keep_earlier=False)
     shares = sorted((float(key), share) for key, share in report.empirical_robust_accuracy.items())
     upper: list[Point] = []
     if shares:
         measured = [(0.0, report.clean_accuracy), *shares]
-        upper = _falling([(x.place(eps), 100 - y.place(share)) for eps, share in measured], keep_earlier=True)
+        upper = falling([(x.place(eps), 100 - y.place(share)) for eps, share in measured], keep_earlier=True)
     marks = []
     for eps in report.eps:
         key = numbers.eps_key(eps)
@@ -133,10 +124,10 @@ def accuracy_figure(report: Report) -> AccuracyFigure:
     return AccuracyFigure(
         x,
         y,
-        _path(lower),
-        _path(upper),
-        _path([*lower, *floor], closed=True),
-        _path([*upper, *reversed(lower)], closed=True) if upper else "",
+        svg_path(lower),
+        svg_path(upper),
+        svg_path([*lower, *floor], closed=True),
+        svg_path([*upper, *reversed(lower)], closed=True) if upper else "",
         tuple(marks),
     )
 
@@ -170,31 +161,6 @@ def layer_bars(layers: Sequence[LayerContribution]) -> list[LayerBar]:
     ]
 
 
-def ladder(values: Sequence[float], lower: float | None) -> Ladder:
-    """Place bounds and the lower bound on one logarithmic axis with room at both ends; 0 stands at its start."""
-    known = [value for value in (*values, lower or 0.0) if value > 0] or [1.0]
-    start, end = math.log10(min(known)), math.log10(max(known))
-    margin = max(0.02, 0.08 * (end - start))
-    start, end = start - margin, end + margin
-
-    def place(value: float) -> float:
-        return 100 * (math.log10(value) - start) / (end - start) if value > 0 else 0.0
-
-    inside = [value for value in _round_values(start, end) if 0 <= place(value) <= 100]
-    ticks = tuple(Tick(place(value), f"{value:.6g}") for value in inside)
-    return Ladder(tuple(place(value) for value in values), place(lower or 0.0), ticks)
-
-
-def _round_values(start: float, end: float) -> list[float]:
-    """Return a few round numbers whose decimal logarithms spread over start..end."""
-    if end - start < 1:
-        axis = linear_axis(10**end - 10**start, wanted=4)
-        step = float(axis.ticks[1].label)
-        return [k * step for k in range(math.ceil(10**start / step), math.floor(10**end / step) + 1)]
-    stride = math.ceil((end - start) / 6)
-    return [10.0**k for k in range(math.ceil(start), math.floor(end) + 1) if k % stride == 0]
-
-
 def _reach(report: Report) -> float:
     """Return the eps up to which the figure tells something: beyond those asked for, and where 2 % are left."""
     asked = 1.25 * max(report.eps, default=0.0)
@@ -202,7 +168,7 @@ def _reach(report: Report) -> float:
     return max([asked, *left])
 
 
-def _falling(points: Sequence[Point], *, keep_earlier: bool) -> list[Point]:
+def falling(points: Sequence[Point], *, keep_earlier: bool) -> list[Point]:
     """Return the corners of a falling step function over 0..100 through points of rising x (y downwards).
 
     keep_earlier: each value holds until the next point and beyond the last. Otherwise each holds from the point
@@ -232,7 +198,7 @@ def _thin(curve: Sequence[Point]) -> list[Point]:
     return [point for k, point in enumerate(curve) if k % stride == 0 or k == len(curve) - 1]
 
 
-def _path(points: Sequence[Point], *, closed: bool = False) -> str:
+def svg_path(points: Sequence[Point], *, closed: bool = False) -> str:
     """Return the points as an SVG path with two decimals, repetitions left out."""
     texts: list[str] = []
     for x, y in points:

@@ -6,7 +6,7 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from lipcert.report import figures, numbers, wording
+from lipcert.report import comparison_figures, figures, numbers, wording
 from lipcert.results import CompareResult, Report
 
 
@@ -29,7 +29,7 @@ def report_page(report: Report) -> str:
 def compare_page(result: CompareResult) -> str:
     """Return a comparison of methods as a page."""
     rows = sorted((row for row in result.rows if row.bound is not None), key=lambda row: row.bound or 0.0)
-    ladder = figures.ladder([row.bound or 0.0 for row in rows], result.lower_bound)
+    ladder = comparison_figures.ladder([row.bound or 0.0 for row in rows], result.lower_bound)
     return (
         _environment()
         .get_template("compare.html.j2")
@@ -38,6 +38,8 @@ def compare_page(result: CompareResult) -> str:
             rungs=list(zip(rows, ladder.places, strict=True)),
             lower_place=ladder.lower,
             ticks=ladder.ticks,
+            trade=comparison_figures.trade_figure(rows, result.lower_bound),
+            measured=any(row.memory is not None for row in rows),
             failed=[row for row in result.rows if row.bound is None],
         )
     )

@@ -1,22 +1,18 @@
-"""A report in a few lines of Markdown, for a pull request or a job summary."""
+"""A report or a check in a few lines of Markdown, for a pull request or a job summary."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lipcert.report import numbers, wording
-from lipcert.results import Report
+from lipcert.results import CheckResult, FileDigest, Report, RequirementResult
 
 
 def report_markdown(report: Report) -> str:
     """Return verdicts, the claim and the numbers at each eps."""
     lines = [f"## Robustness of `{_literal(wording.file_name(report.model.path))}`", ""]
     lines += [f"**{wording.headline(report)}.** {wording.claim(report)} Level: {report.level}.", ""]
-    if report.requirements:
-        lines += ["| requirement | actual | verdict |", "|---|--:|---|"]
-        lines += [
-            f"| `{_literal(r.text)}` | {wording.actual(r)} | {'✓ met' if r.passed else '✗ **not met**'} |"
-            for r in report.requirements
-        ]
-        lines.append("")
+    lines += _verdicts(report.requirements)
     lines += ["| ε | certified | unknown | broken by the attack | misclassified |", "|--:|--:|--:|--:|--:|"]
     lines += [_row(report, numbers.eps_key(eps)) for eps in report.eps]
     lines += [
@@ -28,6 +24,39 @@ def report_markdown(report: Report) -> str:
         f"`{_literal(report.provenance.data)}`, lipcert {report.provenance.lipcert}.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def check_markdown(result: CheckResult) -> str:
+    """Return the verdict on a certificate, the verdicts on requirements, and the digests of what was read."""
+    files = [file for file in (result.certificate, result.model) if file is not None]
+    names = " and ".join(f"`{_literal(wording.file_name(file.path))}`" for file in files)
+    lines = [f"## Certificate check: {names}", ""]
+    if result.valid:
+        lines += [f"✓ **Valid.** {wording.check_claim(result)}, level {result.level}, rule `{result.rule}`.", ""]
+    else:
+        lines += [f"✗ **Invalid.** {_literal(result.reason)}", ""]
+    lines += _verdicts(result.requirements)
+    lines += [_digest(file) for file in files]
+    return "\n".join(lines) + "\n"
+
+
+def failure_markdown(error: str) -> str:
+    """Return what to say where nothing was checked."""
+    return f"## lipcert did not run\n\n✗ **Not checked.** {_literal(error)}\n"
+
+
+def _verdicts(requirements: Sequence[RequirementResult]) -> list[str]:
+    if not requirements:
+        return []
+    lines = ["| requirement | actual | verdict |", "|---|--:|---|"]
+    for r in requirements:
+        value = wording.found(r).removeprefix("actual ")
+        lines.append(f"| `{_literal(r.text)}` | {value} | {'✓ met' if r.passed else '✗ **not met**'} |")
+    return [*lines, ""]
+
+
+def _digest(file: FileDigest) -> str:
+    return f"- `{_literal(wording.file_name(file.path))}`: sha256 `{file.sha256 or 'none'}`"
 
 
 def _row(report: Report, key: str) -> str:

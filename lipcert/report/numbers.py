@@ -71,6 +71,15 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
+def memory(size: int | None) -> str:
+    """Return an amount of memory for people: ``under 1 MiB``, ``12 MiB``, ``3.4 GiB``."""
+    if size is None:
+        return MISSING
+    if size < 2**20:
+        return "under 1 MiB"
+    return f"{near(size / 2**20, 2)} MiB" if size < 1000 * 2**20 else f"{near(size / 2**30, 2)} GiB"
+
+
 def _round(value: float | None, digits: int, rounding: str, *, shortest: bool = False) -> str:
     if value is None:
         return MISSING

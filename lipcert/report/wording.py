@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from lipcert.report import numbers
-from lipcert.results import LevelName, NormName, Report, RequirementResult
+from lipcert.results import CheckResult, LevelName, NormName, Report, RequirementResult
 
 NORMS: dict[NormName, str] = {"l1": "ℓ₁", "l2": "ℓ₂", "linf": "ℓ∞"}
 
@@ -63,8 +63,19 @@ def headline(report: Report) -> str:
 
 def actual(requirement: RequirementResult) -> str:
     """Return the value found: a bound rounded up, anything else down."""
+    return _shown(requirement, requirement.actual)
+
+
+def found(requirement: RequirementResult) -> str:
+    """Return the value found and, where it was held against one, the baseline."""
+    if requirement.baseline is None:
+        return f"actual {actual(requirement)}"
+    return f"actual {actual(requirement)}, baseline {_shown(requirement, requirement.baseline)}"
+
+
+def _shown(requirement: RequirementResult, value: float | None) -> str:
     show = numbers.up if requirement.text.lstrip().startswith("bound") else numbers.plain
-    return show(requirement.actual, 9)
+    return show(value, 9)
 
 
 def claim(report: Report) -> str:
@@ -82,16 +93,35 @@ def claim(report: Report) -> str:
 
 
 def bound_claim(report: Report) -> str:
-    """Say what the global bound means."""
+    """Say what the global bound means, and those of the margins where there are any."""
     bound = report.bound
-    subjects = {"output": "The output moves", "features": "The features before the last linear layer move"}
+    subjects = {
+        "output": "The output moves",
+        "features": "The features before the last linear layer move",
+        "margins": "The difference of any two logits moves",
+    }
     subject = subjects.get(bound.quantity or "", "What the bound speaks of moves")
     text = f"{subject} at most {numbers.up(bound.bound)} times as far as the input in {NORMS[bound.norm]}"
     if bound.lower_bound is None:
-        return f"{text}."
+        return f"{text}.{_pairs(report)}"
     found = f"a search found a place where it is {numbers.down(bound.lower_bound)} times"
     excess = f", so the bound is at most {numbers.up(bound.ratio, 4)} times too large" if bound.ratio else ""
-    return f"{text}; {found}{excess}."
+    return f"{text}; {found}{excess}.{_pairs(report)}"
+
+
+def _pairs(report: Report) -> str:
+    """Say between what the bounds of single pairs of classes lie."""
+    table = None if report.margins is None else report.margins.margins
+    if table is None:
+        return ""
+    entries = [entry for i, row in enumerate(table) for j, entry in enumerate(row) if i != j]
+    span = f"from {numbers.up(min(entries))} to {numbers.up(max(entries))}"
+    return f" Every pair of classes has its own bound, of the difference of its two logits: {span}."
+
+
+def check_claim(result: CheckResult) -> str:
+    """Say what a valid certificate proves."""
+    return f"{result.norm} bound of the {result.quantity} ≤ {numbers.up(result.bound, 9)}"
 
 
 def not_claimed(report: Report) -> list[str]:
@@ -121,8 +151,8 @@ def recheck(report: Report) -> list[Step]:
     if report.model.sha256 is not None:
         purpose = "The file is the one that was certified: compare with the digest below."
         steps.append(Step(purpose, f"sha256sum {model}"))
-    certificate = report.bound.certificate
-    if certificate is not None:
+    files = [bound.certificate for bound in (report.bound, report.margins) if bound is not None]
+    for certificate in dict.fromkeys(file for file in files if file is not None):
         purpose = "The bound is proved for these weights: a small checker derives it again, without any solver."
         options = _model_options(report.provenance.command or "")
         steps.append(Step(purpose, " ".join(["lipcert check", shlex.quote(certificate), model, *options])))

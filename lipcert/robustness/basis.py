@@ -5,27 +5,29 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+
+import numpy as np
 
 from lipcert.bounds import engine
-from lipcert.bounds.documents import bound_result, contributions, model_info
-from lipcert.errors import CertificateError, InconclusiveError, UsageError
+from lipcert.bounds.documents import contributions
+from lipcert.errors import InconclusiveError
+from lipcert.network.enclosure import Float
 from lipcert.network.graph import Network
-from lipcert.network.normal import normal_form, split_head, strip_softmax
-from lipcert.proof.certificate import Certificate
-from lipcert.proof.checker import check
-from lipcert.proof.claims import Level, Quantity
+from lipcert.network.normal import strip_softmax
+from lipcert.proof.claims import Level, Norm
 from lipcert.proof.refusal import Refused
 from lipcert.proof.rules import Step
 from lipcert.proof.subject import subject
 from lipcert.results import BoundResult
 from lipcert.robustness.forward import ForwardPass, honest_precisions, l2_steps
+from lipcert.robustness.found import Found, find_bounds
 from lipcert.robustness.head import Head
 from lipcert.robustness.margins import Margins, l2_dilation, margin_slopes
-from lipcert.robustness.rounding_model import FLOAT32, FLOAT64, Precision, dot_length
+from lipcert.robustness.precision import FLOAT32, FLOAT64, PRECISIONS, Precision
+from lipcert.robustness.rounding_model import dot_length
 from lipcert.robustness.settings import Settings
 
-CERTIFICATE = "bound.lipcert"  # in the folder of a run
+CERTIFICATE, MARGINS = "bound.lipcert", "margins.lipcert"  # in the folder of a run
 SMALL_WORK = 2.0**26  # multiplications (hundredths of a second) up to which everything is done in float64 at once
 
 
@@ -41,6 +43,7 @@ class Basis:
         deployed: precision of the deployed pass, for ``verified-exec``; else None.
         subject: what the bound speaks of, in normal form.
         bound: the bound as a document.
+        pairs: the bounds of all differences of two logits as a document, where they are used.
         level: of a certified sample.
         notes: for the report.
     """
@@ -52,6 +55,7 @@ class Basis:
     deployed: Precision | None
     subject: Network
     bound: BoundResult
+    pairs: BoundResult | None
     level: Level
     notes: tuple[str, ...]
 
@@ -70,17 +74,6 @@ class Basis:
         return replace(self, bound=self.bound.model_copy(update={"lower_bound": lower, "ratio": ratio}))
 
 
-@dataclass(frozen=True)
-class _Found:
-    """A bound: its value and document, the normal form it speaks of with known l2 steps, and the head behind it."""
-
-    value: float
-    document: BoundResult
-    subject: Network
-    steps: Sequence[Step]
-    head: Head
-
-
 def make_basis(network: Network, settings: Settings) -> Basis:
     """Bound the network and prepare what certification needs.
 
@@ -93,25 +86,33 @@ def make_basis(network: Network, settings: Settings) -> Basis:
         CertificateError: the certificate is invalid.
         InconclusiveError: no bound could be derived, or ``verified-exec`` is out of reach.
     """
-    found = _by_method(network, settings) if settings.certificate is None else _by_certificate(network, settings)
-    level, deployed = Level.parse(settings.level), None
+    found = find_bounds(network, settings)
+    level, deployed = max(Level.parse(settings.level), Level.VERIFIED), None
     executed, shown = found.subject, found.head
     if level is Level.VERIFIED_EXEC:
-        deployed = _deployed_precision(network)
+        deployed = _deployed_precision(network, settings.arithmetic)
         executed, shown = network, Head.identity(found.head.classes)
     try:
         steps = l2_steps(executed, found.subject, found.steps)
     except Refused as refusal:
         raise InconclusiveError(f"the forward passes cannot be bounded: {refusal}") from None
     margins = Margins(
-        slopes=margin_slopes(found.value, found.head.differences(settings.norm)),
+        slopes=_slopes(found, settings.norm),
         spread=shown.differences("l2"),
         dilation=l2_dilation(math.prod(network.input_shape), settings.norm),
     )
-    notes, document = _notes(network, found, level), found.document
+    notes, document = _notes(network, found, deployed), found.document
     if not document.contributions and settings.norm == "l2":  # say at least what the layers' product would be
         document = document.model_copy(update={"contributions": contributions(executed, steps)})
-    return Basis(executed, shown, steps, margins, deployed, found.subject, document, level, notes)
+    pairs = None if found.pairs is None else found.pairs[1]
+    spoken = subject(network, found.claim.widest) if found.claim.quantity == "margins" else found.subject
+    return Basis(executed, shown, steps, margins, deployed, spoken, document, pairs, level, notes)
+
+
+def _slopes(found: Found, norm: Norm) -> Float:
+    """Return the least bound known of every margin."""
+    slopes = margin_slopes(found.claim.bound, found.head.differences(norm))
+    return slopes if found.pairs is None else np.minimum(slopes, np.array(found.pairs[0].table))
 
 
 def output_bound(network: Network, settings: Settings) -> float:
@@ -119,68 +120,8 @@ def output_bound(network: Network, settings: Settings) -> float:
     return engine.bound(network, settings.bound_method, settings.norm, time_limit=settings.time_limit).value
 
 
-def _by_method(network: Network, settings: Settings) -> _Found:
-    bare = strip_softmax(network)
-    parts = split_head(normal_form(bare))
-    quantity: Quantity = "output" if parts is None else settings.quantity
-    spoken = network if quantity == "features" else bare  # features leave a last softmax out by themselves
-    bound = engine.bound(
-        spoken, settings.bound_method, settings.norm, quantity=quantity, time_limit=settings.time_limit
-    )
-    head = _head(bound.subject, quantity, network)
-    steps = bound.steps if bound.method == "product" and bound.norm == "l2" else ()
-    saved = _save(bound.certificate, settings) if spoken is network else None
-    return _Found(bound.value, bound_result(network, bound, saved), bound.subject, steps, head)
-
-
-def _save(certificate: Certificate, settings: Settings) -> str | None:
-    """Write the certificate of the run's bound beside its records, and return its path."""
-    if settings.folder is None:
-        return None
-    path = Path(settings.folder) / CERTIFICATE
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot make the folder '{path.parent}': {error.strerror}") from None
-    certificate.save(path)
-    return str(path)
-
-
-def _by_certificate(network: Network, settings: Settings) -> _Found:
-    assert settings.certificate is not None
-    certificate = Certificate.load(settings.certificate)
-    claim = certificate.claim
-    if claim.norm != settings.norm:
-        raise UsageError(f"the certificate is about {claim.norm}, the run about {settings.norm}")
-    verdict = check(certificate, network)
-    if not verdict.valid:
-        raise CertificateError(f"the certificate '{settings.certificate}' does not hold: {verdict.text}")
-    document = BoundResult(
-        model=model_info(network),
-        norm=claim.norm,
-        method=certificate.rule,
-        bound=claim.bound,
-        bound_hex=claim.bound.hex(),
-        level="verified",
-        lower_bound=None,
-        ratio=None,
-        quantity=claim.quantity,
-        seconds=0.0,
-        certificate=str(settings.certificate),
-        solver=None,
-    )
-    spoken = subject(network, claim.quantity)
-    return _Found(claim.bound, document, spoken, (), _head(spoken, claim.quantity, network))
-
-
-def _head(spoken: Network, quantity: Quantity, network: Network) -> Head:
-    """Return what leads from the subject's outputs to the logits."""
-    parts = split_head(normal_form(strip_softmax(network))) if quantity == "features" else None
-    return Head.identity(spoken.nodes[-1].size) if parts is None else Head.of(parts[1])
-
-
-def _deployed_precision(network: Network) -> Precision:
-    """Return the arithmetic of the deployed pass, where its error can be bounded."""
+def _deployed_precision(network: Network, arithmetic: str | None) -> Precision:
+    """Return the arithmetic of the deployed pass, the model's own where none is named."""
     if not network.is_exact:
         raise InconclusiveError(
             "level verified-exec is out of reach: the model computes some of its weights (a quotient, a folded "
@@ -191,26 +132,31 @@ def _deployed_precision(network: Network) -> Precision:
             "level verified-exec is out of reach: a rounded softmax may tie where its inputs do not; export the "
             "model without its last softmax, or use --level verified"
         )
-    known = {precision.name: precision for precision in (FLOAT32, FLOAT64)}
-    if network.dtype not in known:
+    if arithmetic is not None:
+        return PRECISIONS[arithmetic]
+    if network.dtype not in (FLOAT32.name, FLOAT64.name):
         raise InconclusiveError(
-            f"level verified-exec is out of reach: the model computes in {network.dtype}, and rounding is modelled for "
-            "float32 and float64 only; use --level verified"
+            f"level verified-exec is out of reach: the model computes in {network.dtype}, how it adds is not known; "
+            f"name an arithmetic whose model fits the deployed pass (--arithmetic {', '.join(PRECISIONS)}), or use "
+            "--level verified"
         )
-    return known[network.dtype]
+    return PRECISIONS[network.dtype]
 
 
-def _notes(network: Network, found: _Found, level: Level) -> tuple[str, ...]:
+def _notes(network: Network, found: Found, deployed: Precision | None) -> tuple[str, ...]:
     notes = []
-    if found.head.weight is None:
+    if found.pairs is not None:
+        notes.append("every pair of classes has a bound of its own, from one inequality for all output directions")
+    elif found.head.weight is None:
         notes.append("one bound serves all pairs of classes, the last layer included")
-    else:
+    if found.head.weight is not None:
         notes.append("the bound is that of the features before the last linear layer; every rival has its own factor")
+    notes += found.notes
     if strip_softmax(network) is not network:
         notes.append("the last softmax is set aside for the verdicts: it keeps the order of the classes, ties included")
-    if level is Level.VERIFIED_EXEC:
+    if deployed is not None:
         notes.append(
-            f"the deployed pass is {network.dtype}, operator by operator as read: dot products in any order, with or "
-            "without fused multiply-add, elementary functions to within 64 units of roundoff"
+            f"the deployed pass is {deployed.words}, operator by operator as read: dot products in any order, with or "
+            "without fused multiply-add, elementary functions to within 64 units of roundoff; no overflow"
         )
     return tuple(notes)

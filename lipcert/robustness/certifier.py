@@ -6,7 +6,6 @@ written after each batch, so that a run that is cut off loses at most the batch 
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -22,10 +21,12 @@ from lipcert.errors import UsageError
 from lipcert.network.graph import Network
 from lipcert.results import Report
 from lipcert.robustness.attack import Attacker
+from lipcert.robustness.baseline import Baseline, hold, read_baseline
 from lipcert.robustness.basis import Basis, make_basis, output_bound
 from lipcert.robustness.data import Dataset, Images, as_dataset, fit
+from lipcert.robustness.local_stage import local_stages
 from lipcert.robustness.records import Records, settings_digest
-from lipcert.robustness.requirements import Requirement, parse_requirements
+from lipcert.robustness.requirements import Requirement, measured, parse_requirements
 from lipcert.robustness.settings import Settings
 from lipcert.robustness.stages import AttackStage, Cascade, GlobalStage, Stage
 from lipcert.robustness.summary import Run, make_report
@@ -62,20 +63,24 @@ def certify(
         The report; its level is that of every certified sample. With a `folder`, the records are written there.
 
     Raises:
-        UsageError: data or settings are wrong; requirements are read before anything is computed.
+        UsageError: data or settings are wrong; requirements and their baseline are read before anything is computed.
         UnsupportedError: the network has an operator that cannot be executed.
         CertificateError: the certificate given is invalid.
         InconclusiveError: no bound at the level asked for.
     """
     started, start = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     chosen = _settings(settings)
-    requirements = _requirements(chosen)
+    baseline = None if chosen.baseline is None else read_baseline(chosen.baseline)
+    requirements = _requirements(chosen, baseline)
     dataset = _fitting(network, as_dataset(data, scale, limit))
+    if baseline is not None:
+        baseline.require_samples(requirements, dataset.digest, chosen.shard)
     index = _shard(chosen, len(dataset))
     device = pick_device(chosen.device)
     basis = _with_lower(make_basis(network, chosen), dataset, chosen)
     probe = dataset.images[:PROBE], dataset.labels[:PROBE]
     stages: list[Stage] = [GlobalStage.probed(basis.passes(len(index)), basis.margins, chosen.eps, *probe)]
+    stages += local_stages(network, chosen, device)
     if chosen.attacks:
         attacker = Attacker(network, chosen.attack, chosen.norm, dataset.box, device)
         stages.append(AttackStage(attacker, chosen.eps))
@@ -85,8 +90,9 @@ def certify(
         verdicts = _run(dataset, index, cascade, records, chosen.batch_size or _batch_size(network, chosen), progress)
     run = Run(started, time.perf_counter() - start, cascade, device, None if records is None else records.path)
     report = make_report(network, dataset, chosen, basis, verdicts, run)
-    bound = output_bound(network, chosen) if any(r.name == "bound" for r in requirements) else None
-    return report.model_copy(update={"requirements": tuple(r.judge(report, bound) for r in requirements)})
+    if any(requirement.name == "bound" for requirement in requirements):
+        report = report.model_copy(update={"output_bound": output_bound(network, chosen)})
+    return report.model_copy(update={"requirements": tuple(r.judge(measured(report, r)) for r in requirements)})
 
 
 def pick_device(name: str) -> str:
@@ -117,8 +123,8 @@ def _settings(given: dict[str, Any]) -> Settings:
     return Settings(**given)
 
 
-def _requirements(chosen: Settings) -> tuple[Requirement, ...]:
-    requirements = parse_requirements(chosen.requirements, chosen.eps)
+def _requirements(chosen: Settings, baseline: Baseline | None) -> tuple[Requirement, ...]:
+    requirements = hold(parse_requirements(chosen.requirements, chosen.eps), baseline, chosen.norm)
     for requirement in requirements:
         if requirement.name == "empirical_robust_accuracy" and not chosen.attacks:
             raise UsageError(
@@ -154,13 +160,11 @@ def _digest(network: Network, dataset: Dataset, chosen: Settings) -> str:
     """Return a digest of everything that a verdict depends on."""
     if chosen.folder is None:
         return ""
-    content = hashlib.sha256(np.ascontiguousarray(dataset.images).data)
-    content.update(np.ascontiguousarray(dataset.labels).data)
     return settings_digest(
         {
             "graph": network.graph_digest,
             "weights": network.weights_digest,
-            "data": content.hexdigest(),
+            "data": dataset.digest,
             "shape": dataset.images.shape,
             "box": dataset.box,
             "settings": dict(chosen.summary()),

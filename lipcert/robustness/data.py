@@ -13,6 +13,7 @@ import pickle
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,13 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the samples: the numbers of the images in C order, then the labels."""
+        content = hashlib.sha256(np.ascontiguousarray(self.images, dtype="<f4").data)
+        content.update(np.ascontiguousarray(self.labels, dtype="<i8").data)
+        return content.hexdigest()
 
 
 def as_dataset(data: Any, scale: float | None = None, limit: int | None = None) -> Dataset:

@@ -33,7 +33,8 @@ from lipcert.proof.rounding import product_up
 from lipcert.proof.rules import Step
 from lipcert.proof.rules.composition import activation_factor, join
 from lipcert.robustness.head import Head
-from lipcert.robustness.rounding_model import FLOAT32, FLOAT64, NodeModel, Precision, gamma_up, model_nodes, up
+from lipcert.robustness.precision import FLOAT32, FLOAT64, Precision, gamma_up, up
+from lipcert.robustness.rounding_model import NodeModel, model_nodes
 
 DOT_CHUNK = 256  # longest dot product of our passes: shorter ones round less, and cost nothing more down to here
 _CHUNK = 2**14  # entries whose squares are added up in the precision of the pass
@@ -103,7 +104,7 @@ class ForwardPass:
         network: executed operator by operator, at the centres of its enclosures.
         steps: from `l2_steps` of the same network.
         precision: of the pass, FLOAT32 or FLOAT64.
-        deployed: precision of the deployed pass of the same network, or None.
+        deployed: precision of the deployed pass of the same network (any of `precision.PRECISIONS`), or None.
         head: the linear layer behind the network; without one the outputs are the logits.
     """
 
@@ -134,7 +135,8 @@ class ForwardPass:
     def _measured(self) -> frozenset[int]:
         """The nodes whose norms are needed: inputs of nodes that round."""
         rounding = [i for i, model in enumerate(self._models) if not model.exact]
-        return frozenset(source for i in rounding for source in self.network.nodes[i].inputs)
+        first = {0} if self._deployed_models and not self._deployed_models[0].exact else set()
+        return frozenset(source for i in rounding for source in self.network.nodes[i].inputs) | first
 
     @cached_property
     def _torch(self) -> TorchNetwork:
@@ -176,6 +178,10 @@ class ForwardPass:
             return None
         lipschitz = [1.0, *(step.cumulative for step in self._steps)]
         base, growth, reach = [np.zeros(count)], [0.0], np.full(count, np.inf)
+        first = self._deployed_models[0]
+        if not first.exact:  # the input is rounded: at most size + r of it
+            base, growth = [round_up(first.relative * norms[0] + first.absolute, 4)], [first.relative]
+            reach = np.nextafter((self.deployed.limit - norms[0]) * (1.0 - 2.0**-40) - 1.0, -np.inf)
         for node, model in zip(self.network.nodes[1:], self._deployed_models[1:], strict=True):
             start = model.slope * join_errors(node, [base[i] for i in node.inputs])
             rise = up(model.slope * float(join_errors(node, [np.array([growth[i]]) for i in node.inputs])[0]))

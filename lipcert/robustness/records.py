@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from lipcert.errors import UsageError
+from lipcert.proof.claims import Level
 from lipcert.robustness.settings import Settings
 from lipcert.robustness.verdicts import NOBODY, Status, Verdicts
 
@@ -66,6 +67,7 @@ class Records:
         """Add one line per sample and hand them to the operating system."""
         words = [status.label for status in Status]
         names = [*self._stages, ""]  # NOBODY is the last
+        levels = [level.label for level in Level]
         lines = []
         rows = zip(
             verdicts.index.tolist(),
@@ -74,14 +76,16 @@ class Records:
             verdicts.radius.tolist(),
             verdicts.status.tolist(),
             verdicts.stage.tolist(),
+            verdicts.level.tolist(),
             strict=True,
         )
-        for index, label, predicted, radius, status, stage in rows:
+        for index, label, predicted, radius, status, stage, level in rows:
             verdict = ",".join(f'"{words[code]}"' for code in status)
             by = ",".join(f'"{names[code]}"' for code in stage)
+            proof = ",".join(f'"{levels[code]}"' for code in level)
             lines.append(
                 f'{{"index":{index},"label":{label},"predicted":{predicted},"radius":{radius!r},'
-                f'"status":[{verdict}],"stage":[{by}]}}'
+                f'"status":[{verdict}],"stage":[{by}],"level":[{proof}]}}'
             )
         self._write(lines)
 
@@ -131,9 +135,10 @@ class Records:
             raise ValueError("a radius is not a number")
         status = np.array([[codes[word] for word in row["status"]] for row in rows], dtype=np.int8)
         stage = np.array([[stages[name] for name in row["stage"]] for row in rows], dtype=np.int8)
-        if status.shape != (len(rows), len(self._eps)) or stage.shape != status.shape:
+        level = np.array([[Level.parse(word) for word in row["level"]] for row in rows], dtype=np.int8)
+        if not status.shape == stage.shape == level.shape == (len(rows), len(self._eps)):
             raise ValueError("a line speaks of other radii")
         index, label, predicted = (
             np.array([int(row[name]) for row in rows], dtype=np.int64) for name in ("index", "label", "predicted")
         )
-        return Verdicts(index, label, predicted, radius, status, stage)
+        return Verdicts(index, label, predicted, radius, status, stage, level)

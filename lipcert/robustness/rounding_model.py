@@ -1,7 +1,7 @@
 r"""How far a floating-point pass can be from the real network, node by node, in the l2 norm.
 
 Let h be the real value of a node's input, h^ the computed one, ||h^ - h|| <= e, and u the unit roundoff of the pass
-(2^-24 or 2^-53). Then the computed output is within
+(see `precision`). Then the computed output is within
 
     slope * e  +  relative * ||h^||  +  absolute
 
@@ -28,8 +28,15 @@ expm1, log1p, tanh, erf, sin and cos are computed to within 64 u of their values
 *Overflow*: no partial result exceeds `magnitude` (||h^|| + 1) twofold; where that reaches 2^126 (2^1022) the error
 counts as infinite, so an infinity that a later ReLU hides is never missed.
 
-The model does not cover Winograd, FFT or Strassen algorithms, TF32 or bfloat16: `torch_precision.full_precision`
-keeps them out of our passes, and `has_full` looks whether it did.
+*Shorter formats* (`precision`): where sums are not in the format itself, the operands of products are cut by a
+relative error c, sums have the unit w, and the result is rounded once more:
+
+    (1 + c)^2 (1 + gamma_t(w)) (1 + u) - 1    in place of    gamma_t(u).
+
+The network's input is rounded to the format first, if float32 is finer: it is a node that rounds.
+
+The model does not cover Winograd, FFT or Strassen algorithms. They, TF32 and bfloat16 are kept out of our own passes
+by `torch_precision.full_precision`, and `has_full` looks whether they were.
 """
 
 from __future__ import annotations
@@ -62,23 +69,10 @@ from lipcert.network.operators import (
 )
 from lipcert.proof.norms import operator_norm
 from lipcert.proof.rounding import norms_up
+from lipcert.robustness.precision import Precision, compound, gamma_up, up
 
 Sizes = tuple[float, float]
 ELEMENTARY = 64.0  # error of an elementary function, in units of u times its value
-
-
-@dataclass(frozen=True)
-class Precision:
-    """A floating-point format: unit roundoff, smallest normal number, and half a quarter of the largest number."""
-
-    name: str
-    unit: float
-    tiny: float
-    limit: float
-
-
-FLOAT32 = Precision("float32", 2.0**-24, 2.0**-126, 2.0**126)
-FLOAT64 = Precision("float64", 2.0**-53, 2.0**-1022, 2.0**1022)
 
 
 @dataclass(frozen=True)
@@ -107,7 +101,7 @@ def model_nodes(
         precision: of the pass.
         chunk: longest dot product of a dense layer that is computed in one go; longer ones are sums of such.
     """
-    models = [NodeModel(1.0)]
+    models = [_input(network.nodes[0], precision)]
     for index, node in enumerate(network.nodes[1:], start=1):
         source = network.nodes[node.inputs[0]].shape
         if isinstance(node.op, Affine) and not isinstance(node.op, (Reshape, Gather)):
@@ -118,15 +112,11 @@ def model_nodes(
     return tuple(models)
 
 
-def gamma_up(count: float, unit: float) -> float:
-    """Return an upper bound of gamma_count, infinite where it is not defined."""
-    product = count * unit  # exact: unit is a power of two
-    return up(product / (1.0 - product)) if product < 0.5 else math.inf
-
-
-def up(value: float) -> float:
-    """Return an upper bound of a non-negative number that took at most a hundred roundings."""
-    return math.nextafter(value * (1.0 + 2.0**-40), math.inf)
+def _input(node: Node, precision: Precision) -> NodeModel:
+    """Return the model of rounding the input to the format."""
+    if not precision.casts_inputs:
+        return NodeModel(1.0)
+    return NodeModel(1.0, precision.unit, up(precision.tiny * math.sqrt(node.size)), 1.0)
 
 
 def _model(node: Node, slope: float, precision: Precision) -> NodeModel:
@@ -150,17 +140,26 @@ def _affine(node: Node, source: Shape, slope: float, precision: Precision, chain
     assert isinstance(op, Affine)
     size = operator_norm(op, source, node.shape, "l2")  # of |A|, radii included
     cast = _cast_error(op, precision)
-    chained = gamma_up(chain, precision.unit)
+    chained = _dot_error(chain, precision)
     shift = offset(op)
     bias, bias_radius = (0.0, 0.0) if shift is None else _bias_norms(shift, node.shape)
-    flushed = precision.tiny * (math.sqrt(entries) * size + 3.0 * chain * math.sqrt(results))
-    relative = (chained * (1.0 + precision.unit) + cast) * size + _radius_norm(op, source, node.shape)
+    lost = 3.0 * chain * (precision.tiny if precision.sums is None else precision.sums.tiny) + 2.0 * precision.tiny
+    flushed = precision.tiny * math.sqrt(entries) * size + lost * math.sqrt(results)
+    relative = compound(chained, cast) * size + _radius_norm(op, source, node.shape)
     return NodeModel(
         slope=slope,
         relative=up(relative + precision.tiny * math.sqrt(entries) * math.sqrt(results)),
-        absolute=up((chained * (1.0 + precision.unit) + cast) * bias + bias_radius + flushed),
+        absolute=up(compound(chained, cast) * bias + bias_radius + flushed),
         magnitude=up(size + bias + 1.0),
     )
+
+
+def _dot_error(chain: int, precision: Precision) -> float:
+    """Return the relative error of a dot product of `chain` roundings, and of rounding its result to the format."""
+    sums = precision.sums
+    if sums is None:
+        return gamma_up(chain, precision.unit)
+    return compound(sums.cut, sums.cut, gamma_up(chain, sums.unit), precision.unit)
 
 
 def _chain_length(op: Affine, chunk: int | None) -> int:
@@ -186,13 +185,9 @@ def dot_length(op: Operator) -> int:
 
 def _cast_error(op: Affine, precision: Precision) -> float:
     """Return the relative error of bringing the operator's numbers to the pass's precision."""
-    if precision is FLOAT64:
-        return 0.0
     known = [numbers.mid for numbers in (coefficients(op), offset(op)) if numbers is not None]
     known += [op.counts] if isinstance(op, AvgPool) else []
-    with np.errstate(over="ignore"):
-        exact = all(np.array_equal(mid.astype(np.float32), mid) for mid in known)
-    return 0.0 if exact else 2.0 * precision.unit
+    return 0.0 if all(map(precision.holds, known)) else 2.0 * precision.unit
 
 
 def _radius_norm(op: Affine, source: Shape, shape: Shape) -> float:

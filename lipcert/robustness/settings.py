@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 
+from lipcert.bounds.local.registry import LOCAL_METHODS
 from lipcert.errors import UsageError
 from lipcert.proof.claims import NORMS, QUANTITIES, Level, Norm, Quantity
 from lipcert.robustness.attack import Attack
+from lipcert.robustness.precision import PRECISIONS
 
 CASCADE, GLOBAL = "cascade", "global"
 
@@ -23,20 +25,26 @@ class Settings:
     Attributes:
         eps: radii, in raw input units; kept in ascending order.
         norm: norm of the ball.
-        method: ``cascade`` (global bound, then attacks), ``global`` (the global bound alone), or the name of a
-            method for the global bound (alone).
-        level: what a certified sample must be: ``verified`` or ``verified-exec``.
-        quantity: ``features``, every rival class on its own with the last linear layer taken out, or ``output``, one
-            bound for all logits (the sqrt 2 form). Without a last linear layer it is ``output``.
+        method: ``cascade`` (global bound, then attacks), ``global`` (the global bound alone), the name of a
+            method for the global bound (alone), or of a local method (behind the product bound).
+        level: what a certified sample must be: ``verified``, ``verified-exec`` or ``numerical``.
+        quantity: ``features``, every rival class on its own with the last linear layer taken out; ``output``, one
+            bound for all logits (the sqrt 2 form); or ``margins``, the first of these with every pair of classes
+            bounded on its own too, where the bound method proposes multipliers. Without a last linear layer
+            ``features`` are the ``output``.
+        arithmetic: of the deployed pass at level ``verified-exec``, a name in `precision.PRECISIONS`; None for the
+            model's own.
         attack: settings of the attack, which only ``cascade`` runs.
         requirements: expressions (see `requirements`).
+        baseline: path of an earlier result that requirements speak of, or None.
         certificate: path of a certificate whose bound is used after checking it.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``: where attacks run; certified verdicts are the CPU's.
         batch_size: samples at a time; chosen by the network's size where None.
         shard: ``"I/N"``: only samples I-1, I-1+N, I-1+2N, ..., or None for all.
         folder: where the records go, or None for nowhere.
         resume: whether to go on with the records in `folder`.
-        time_limit: seconds for an anytime bound method.
+        time_limit: seconds for an anytime bound method, and as many for the margins; without one, single pairs of
+            classes are only looked at in small networks.
         lower_seconds: seconds for the lower bound beside the global bound, in a cascade.
 
     Raises:
@@ -47,9 +55,11 @@ class Settings:
     norm: Norm = "l2"
     method: str = CASCADE
     level: str = "verified"
-    quantity: Quantity = "features"
+    quantity: Quantity = "margins"
+    arithmetic: str | None = None
     attack: Attack = field(default_factory=Attack)
     requirements: tuple[str, ...] = ()
+    baseline: str | PathLike[str] | None = None
     certificate: str | PathLike[str] | None = None
     device: str = "auto"
     batch_size: int | None = None
@@ -74,8 +84,13 @@ class Settings:
             raise UsageError(f"there is no norm '{self.norm}': one of {', '.join(NORMS)}")
         if self.quantity not in QUANTITIES:
             raise UsageError(f"there is no quantity '{self.quantity}': one of {', '.join(QUANTITIES)}")
-        if self.level not in (Level.VERIFIED.label, Level.VERIFIED_EXEC.label):
-            raise UsageError(f"samples can be certified at level verified or verified-exec, not '{self.level}'")
+        levels = [level.label for level in Level if level > Level.ESTIMATE]
+        if self.level not in levels:
+            raise UsageError(f"samples can be certified at level {', '.join(levels)}, not '{self.level}'")
+        if self.arithmetic is not None and self.arithmetic not in PRECISIONS:
+            raise UsageError(f"there is no arithmetic '{self.arithmetic}': one of {', '.join(PRECISIONS)}")
+        if self.arithmetic is not None and self.level != Level.VERIFIED_EXEC.label:
+            raise UsageError("an arithmetic is that of the deployed pass: it goes with level verified-exec only")
         if self.batch_size is not None and self.batch_size < 1:
             raise UsageError(f"the batch size is {self.batch_size}: at least 1 is needed")
         if self.resume and self.folder is None:
@@ -95,7 +110,14 @@ class Settings:
     @property
     def bound_method(self) -> str:
         """Name of the method for the global bound."""
+        if self.local_methods:
+            return "product"
         return "auto" if self.method in (CASCADE, GLOBAL) else self.method
+
+    @property
+    def local_methods(self) -> tuple[str, ...]:
+        """Names of the local methods that look at what the global bound leaves open."""
+        return tuple(method.name for method in LOCAL_METHODS if method.name == self.method)
 
     def part(self) -> tuple[int, int]:
         """Return (I, N) of the shard, (1, 1) for all samples.
@@ -117,6 +139,7 @@ class Settings:
             "norm": self.norm,
             "method": self.method,
             "level": self.level,
+            "arithmetic": self.arithmetic,
             "quantity": self.quantity,
             "attack_steps": self.attack.steps if self.attacks else None,
             "attack_restarts": self.attack.restarts if self.attacks else None,

@@ -9,12 +9,12 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from lipcert.network.enclosure import Float
+from lipcert.proof.claims import Level
 from lipcert.robustness.attack import Attacker
 from lipcert.robustness.forward import ForwardPass
 from lipcert.robustness.margins import RADIUS_CAP, Labels, Margins, correct
@@ -26,11 +26,11 @@ Images = npt.NDArray[np.float32]
 class Stage(ABC):
     """One way to decide samples.
 
-    Class attributes:
+    Attributes:
         name: in reports and records.
     """
 
-    name: ClassVar[str]
+    name: str
 
     @abstractmethod
     def decide(self, images: Images, verdicts: Verdicts, own: int) -> None:
@@ -54,7 +54,7 @@ class GlobalStage(Stage):
     those of float64, while radii may be understated by what float32 rounds; the remarks say by how much at most.
     """
 
-    name: ClassVar[str] = "global"
+    name = "global"
 
     @staticmethod
     def probed(
@@ -99,6 +99,7 @@ class GlobalStage(Stage):
         wrong = ~right & (verdicts.predicted >= 0)
         verdicts.radius[~right] = 0.0
         verdicts.status[certified] = Status.CERTIFIED
+        verdicts.level[certified] = Level.VERIFIED if self._passes[0].deployed is None else Level.VERIFIED_EXEC
         verdicts.status[wrong] = Status.MISCLASSIFIED
         verdicts.stage[certified | wrong[:, None]] = own
 
@@ -125,7 +126,7 @@ class GlobalStage(Stage):
 class AttackStage(Stage):
     """Projected gradient attacks on what is not certified, smallest eps first."""
 
-    name: ClassVar[str] = "attack"
+    name = "attack"
 
     def __init__(self, attacker: Attacker, eps: Sequence[float]) -> None:
         self._attacker, self._eps = attacker, tuple(eps)

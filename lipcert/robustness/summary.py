@@ -60,6 +60,7 @@ def make_report(
     certified, attacked = verdicts.count(Status.CERTIFIED), verdicts.count(Status.ATTACKED)
     clean = int(verdicts.clean.sum())
     left = {key: (clean - int(n)) / total for key, n in zip(keys, attacked, strict=True)}
+    lowest = verdicts.lowest_level()
     return Report(
         model=model_info(network),
         samples=total,
@@ -72,9 +73,10 @@ def make_report(
         empirical_robust_accuracy=left if settings.attacks else {},
         attacked_count=dict(zip(keys, map(int, attacked), strict=True)) if settings.attacks else {},
         unknown_count=dict(zip(keys, map(int, verdicts.count(Status.UNKNOWN)), strict=True)),
-        level=basis.level.label,
+        level=(basis.level if lowest is None else lowest).label,
         method=settings.method,
         bound=basis.bound,
+        margins=basis.pairs,
         mean_certified_radius=float(verdicts.radius.mean()),
         per_method=tuple(
             StageResult(method=name, decided=verdicts.decided_by(position), seconds=seconds)
@@ -143,6 +145,7 @@ def _provenance(dataset: Dataset, settings: Settings, run: Run) -> Provenance:
         started=run.started,
         data=dataset.name,
         data_sha256=dataset.sha256,
+        samples_sha256=dataset.digest,
         settings=dict(settings.summary()),
     )
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lipcert.network.enclosure import Float
+from lipcert.proof.claims import Level
 
 Ints = npt.NDArray[np.int64]
 Codes = npt.NDArray[np.int8]
@@ -40,6 +41,8 @@ class Verdicts:
         radius: (N,) certified radii, 0 where nothing is certified.
         status: (N, E) values of `Status`.
         stage: (N, E) position of the stage that decided, or `NOBODY`.
+        level: (N, E) values of `Level`: of the best proof that the sample is stable, `ESTIMATE` where there is none.
+            A proof below the level of the run certifies nothing: the status stays unknown.
     """
 
     index: Ints
@@ -48,6 +51,7 @@ class Verdicts:
     radius: Float
     status: Codes
     stage: Codes
+    level: Codes
 
     @staticmethod
     def unknown(index: Ints, labels: Ints, count: int) -> Verdicts:
@@ -60,12 +64,13 @@ class Verdicts:
             radius=np.zeros(size),
             status=np.full((size, count), Status.UNKNOWN, dtype=np.int8),
             stage=np.full((size, count), NOBODY, dtype=np.int8),
+            level=np.full((size, count), Level.ESTIMATE, dtype=np.int8),
         )
 
     @staticmethod
     def join(parts: Sequence[Verdicts]) -> Verdicts:
         """Return several verdicts as one, in the order of the data."""
-        names = ("index", "labels", "predicted", "radius", "status", "stage")
+        names = ("index", "labels", "predicted", "radius", "status", "stage", "level")
         whole = Verdicts(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
         order = np.argsort(whole.index, kind="stable")
         return Verdicts(*(getattr(whole, name)[order] for name in names))
@@ -83,6 +88,11 @@ class Verdicts:
         """Return (E,) how many samples have this status."""
         counts: Ints = np.count_nonzero(self.status == status, axis=0).astype(np.int64)
         return counts
+
+    def lowest_level(self) -> Level | None:
+        """Return the lowest level of a certified sample, or None where nothing is certified."""
+        certified = self.level[self.status == Status.CERTIFIED]
+        return Level(int(certified.min())) if certified.size else None
 
     def decided_by(self, stage: int) -> int:
         """Return how many samples got a verdict at any eps from this stage."""

@@ -45,7 +45,8 @@ PARAMETERS: Mapping[str, tuple[float, ...]] = MappingProxyType(  # of the activa
 @cache
 def zoo() -> Mapping[str, Network]:
     """Return all networks by name."""
-    return MappingProxyType({**_chains(), **_scales(), **_activations(), **_graphs(), **_images(), **_pools()})
+    parts = (_chains(), _scales(), _activations(), _graphs(), _images(), _pools(), _shift_invariant())
+    return MappingProxyType({name: network for part in parts for name, network in part.items()})
 
 
 def _chains() -> dict[str, Network]:
@@ -201,4 +202,23 @@ def _pools() -> dict[str, Network]:
         "max pooling": _with_head(shape, layer, MaxPool((2, 2), (2, 2), plain, (1, 1))),
         "max pooling, overlapping and padded": _with_head(shape, layer, MaxPool((3, 2), (1, 1), skew, (1, 1))),
         "channels scaled by uncertain numbers": _with_head(shape, layer, RELU, Scale(inexact, exact(0.0)), second),
+    }
+
+
+def _shift_invariant() -> dict[str, Network]:
+    """Stride-1 convolutions that end in their map, or in an average over all of it."""
+    one, plain, leaky = ((1, 1), (1, 1)), ((0, 0), (0, 0)), Elementwise("leaky_relu", (np.array(0.1),))
+    average = AvgPool((4, 4), (1, 1), plain, np.full((1, 1), 16.0))
+    builder = Builder((1, 4, 4))
+    last = 0
+    for op in (conv(72, (3, 1, 3, 3), padding=one), RELU, conv(73, (2, 3, 3, 3), padding=one), leaky, average):
+        last = builder.add(op, last)
+    flat = builder.add(RELU, builder.add(dense(matrices(74, 2, 3)[0]), builder.add(Reshape(), last, shape=(2,))))
+    builder.add(dense(matrices(75, 3, 2)[0]), flat)
+    around = [conv(seed, (2, 2, 3, 3), padding=one, circular=True) for seed in (76, 77)]
+    apart = conv(78, (4, 1, 3), padding=((2, 2),), dilation=2, groups=2)
+    return {
+        "convolutions, global average, layers": builder.build(),
+        "circular convolutions": chain((2, 3, 4), around[0], leaky, around[1]),
+        "1d convolutions, grouped and dilated": chain((2, 5), apart, RELU, conv(79, (2, 4, 2))),
     }

@@ -227,7 +227,7 @@ def test_graphs_are_refused():
 
 
 def test_the_order_of_the_registry():
-    names = ["product", "absolute", "gershgorin", "eclipse-fast", "eclipse", "lipsdp", "lipsdp-cvxpy"]
+    names = ["product", "absolute", "gershgorin", "eclipse-fast", "eclipse", "lipsdp", "lipsdp-cvxpy", "lipsdp-layer"]
     assert [method.name for method in METHODS if method.name in names] == names
 
 

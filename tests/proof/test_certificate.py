@@ -15,6 +15,7 @@ from safetensors.numpy import load as safetensors_load
 from lipcert.errors import CertificateError, UsageError
 from lipcert.proof.certificate import Certificate
 from lipcert.proof.claims import Claim
+from lipcert.proof.reasons import Malformed, Reason
 
 DIGEST = "0123456789abcdef" * 4
 
@@ -102,6 +103,19 @@ def test_malformed_headers_are_refused(name: str) -> None:
         changed = rebuilt(CHANGES[name])
     with pytest.raises(CertificateError, match="not a valid certificate"):
         Certificate.from_bytes(changed)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        *((name, Reason.NOT_FINITE) for name in ("nan", "infinite", "negative")),
+        *((name, Reason.MALFORMED) for name in ("dtype", "offsets", "norm")),
+    ],
+)
+def test_the_error_has_a_reason(name: str, reason: Reason) -> None:
+    with pytest.raises(Malformed) as caught:
+        Certificate.from_bytes(rebuilt(CHANGES[name]))
+    assert caught.value.reason is reason
 
 
 def test_repeated_keys_are_refused() -> None:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sample_documents import make_bound, make_report
 
-from lipcert.report.figures import accuracy_figure, histogram_figure, ladder, layer_bars, linear_axis
+from lipcert.report.comparison_figures import ladder, trade_figure
+from lipcert.report.figures import accuracy_figure, histogram_figure, layer_bars, linear_axis
 from lipcert.results import Histogram, LayerContribution
 
 SLACK = 0.011  # per cent: paths are written with two decimals
@@ -88,3 +89,47 @@ def test_the_ladder_keeps_order_and_stays_inside(values: list[float], lower: flo
     assert all(0 <= place <= 100 for place in (*found.places, found.lower))
     assert len(found.ticks) <= 12
     assert [tick.at for tick in found.ticks] == sorted(tick.at for tick in found.ticks)
+
+
+ROWS = st.lists(st.tuples(st.floats(1.0, 1e9), st.floats(0.0, 1e4)), min_size=1, max_size=12)
+
+
+@given(ROWS, st.sampled_from([None, 0.0, 0.5, 1.0]))
+def test_points_of_time_and_tightness_keep_their_order(pairs: list[tuple[float, float]], lower: float | None) -> None:
+    rows = [make_bound(f"m{k}", value).model_copy(update={"seconds": s}) for k, (value, s) in enumerate(sorted(pairs))]
+    figure = trade_figure(rows, lower)
+    assert [spot.rank for spot in figure.spots] == list(range(1, len(rows) + 1))
+    for first, second in pairwise(figure.spots):
+        assert first.y >= second.y - 1e-9, "a larger bound stands higher"
+    for spot, row in zip(figure.spots, rows, strict=True):
+        assert 0 <= spot.x <= 100 and 0 <= spot.y <= 100
+        for other, rival in zip(figure.spots, rows, strict=True):
+            if row.seconds < rival.seconds:
+                assert spot.x <= other.x
+
+
+@given(ROWS)
+def test_methods_in_colour_are_those_that_no_faster_one_beats(pairs: list[tuple[float, float]]) -> None:
+    rows = [make_bound(value=value).model_copy(update={"seconds": s}) for value, s in sorted(pairs)]
+    spots = trade_figure(rows, 0.5).spots
+    assert any(spot.best for spot in spots)
+    for spot in spots:
+        beaten = any(other.x <= spot.x and other.y > spot.y + 0.1 for other in spots)
+        assert not (spot.best and beaten)
+        if not spot.best:
+            assert any(other.x <= spot.x and other.y >= spot.y - 0.1 and other.best for other in spots)
+
+
+def test_numbers_beside_points_do_not_lie_on_each_other() -> None:
+    crowd = [(1.26, 0.9), (1.26, 1.1), (1.26, 1.9), (1.33, 1.2), (1.36, 1.5), (2.0, 0.02)]
+    rows = [make_bound(value=value).model_copy(update={"seconds": s}) for value, s in crowd]
+    labels = [spot.label for spot in trade_figure(rows, 1.0).spots]
+    for k, (x, y) in enumerate(labels):
+        for other in labels[:k]:
+            assert abs(other[0] - x) > 3 or abs(other[1] - y) > 6
+
+
+def test_the_lower_bound_is_the_floor_of_the_figure() -> None:
+    rows = [make_bound(value=24.18).model_copy(update={"seconds": 1.0}), make_bound(value=30.0)]
+    assert trade_figure(rows, 24.18).spots[0].y == pytest.approx(100.0)
+    assert trade_figure(rows, None).spots[0].y < 100.0

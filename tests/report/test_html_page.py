@@ -161,6 +161,14 @@ def test_the_ladder_orders_bounds_and_lists_refusals(lower: float | None) -> Non
     assert "it is for l1, linf, not l2" in text
 
 
+def test_memory_is_explained_where_it_was_measured() -> None:
+    plain = make_comparison()
+    rows = tuple(row.model_copy(update={"memory": 5 * 2**20}) for row in plain.rows)
+    text = Page(compare_page(plain.model_copy(update={"rows": rows}))).text
+    assert "5 MiB" in text and "Memory is what the process held" in text
+    assert "Memory is what the process held" not in Page(compare_page(plain)).text
+
+
 def test_the_ladder_without_any_bound() -> None:
     empty: CompareResult = make_comparison().model_copy(update={"rows": (make_refusal(),), "lower_bound": None})
     assert "No bound" in Page(compare_page(empty)).text

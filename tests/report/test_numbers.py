@@ -70,3 +70,17 @@ def test_missing_numbers_and_infinities() -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert numbers.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (None, numbers.MISSING),
+        (0, "under 1 MiB"),
+        (3 * 2**20, "3 MiB"),
+        (1536 * 2**20, "1.5 GiB"),
+        (999 * 2**20, "1,000 MiB"),
+    ],
+)
+def test_memory_for_people(size: int | None, text: str) -> None:
+    assert numbers.memory(size) == text

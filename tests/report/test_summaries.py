@@ -82,7 +82,18 @@ def test_what_is_bounded_is_said() -> None:
 
     assert said("output").startswith("The output moves at most 31.5031 times")
     assert said("features").startswith("The features before the last linear layer move at most 31.5031 times")
+    assert said("margins").startswith("The difference of any two logits moves at most 31.5031 times")
     assert "output" not in said(None)
+
+
+def test_bounds_of_pairs_and_their_certificate_are_said() -> None:
+    report = make_report()
+    assert "Every pair" not in wording.bound_claim(report)
+    table = ((0.0, 2.5, 4.0), (2.5, 0.0, 3.0), (4.0, 3.0, 0.0))
+    update = {"quantity": "margins", "margins": table, "bound": 4.0, "certificate": "out/margins.lipcert"}
+    pairs = report.model_copy(update={"margins": report.bound.model_copy(update=update)})
+    assert wording.bound_claim(pairs).endswith("difference of its two logits: from 2.5 to 4.")
+    assert sum("out/margins.lipcert" in step.command for step in wording.recheck(pairs)) == 1
 
 
 def test_the_check_command_names_the_same_network() -> None:

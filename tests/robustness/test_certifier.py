@@ -375,7 +375,7 @@ def test_the_device_is_chosen():
 
 def test_a_trailing_activation_has_no_head(data):
     network = chain((np.eye(4, 6), np.zeros(4)), tail=[Elementwise("relu")])
-    report = _run(network, data, method="global")
+    report = _run(network, data, method="product")
     assert any("one bound serves all pairs" in note for note in report.notes)
 
 

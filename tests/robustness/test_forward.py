@@ -18,7 +18,8 @@ from lipcert.network.enclosure import UNIT
 from lipcert.network.operators import Dense, Elementwise
 from lipcert.network.readers import load
 from lipcert.robustness.forward import ForwardPass, _norms, l2_steps
-from lipcert.robustness.rounding_model import ELEMENTWISE, FLOAT32, FLOAT64, gamma_up, model_nodes
+from lipcert.robustness.precision import FLOAT32, FLOAT64, gamma_up
+from lipcert.robustness.rounding_model import ELEMENTWISE, model_nodes
 
 
 def _images(network, seed, count=4):

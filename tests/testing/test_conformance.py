@@ -8,7 +8,7 @@ from lipcert.bounds.method import Method
 from lipcert.bounds.registry import METHODS, find_method
 from lipcert.testing import check_method, check_order
 
-SLOW = {"eclipse", "lipsdp-cvxpy"}  # a general conic solver for each layer or each of some sixty networks
+SLOW = {"eclipse", "lipsdp-cvxpy", "lipsdp-layer"}  # a general conic solver for each layer or each of some sixty networks
 CASES = [
     pytest.param(method, id=method.name, marks=[pytest.mark.slow] if method.name in SLOW else []) for method in METHODS
 ]
@@ -25,6 +25,10 @@ def test_every_method_conforms(method: Method) -> None:
         ("eclipse-fast", "product", "l2"),
         ("lipsdp", "eclipse-fast", "l2"),
         ("lipsdp", "gershgorin", "l2"),
+        ("compositional", "product", "l2"),
+        ("compositional", "eclipse-fast", "l2"),
+        ("lip-lt", "product", "l2"),
+        ("lipsdp", "lip-lt", "l2"),
         ("absolute", "product", "l1"),
         ("absolute", "product", "linf"),
     ],

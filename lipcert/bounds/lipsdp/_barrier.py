@@ -14,78 +14,94 @@ from __future__ import annotations
 
 import torch
 
-from lipcert.bounds.lipsdp._chain import Chain
+from lipcert.bounds.lipsdp._system import Row, System
 from lipcert.bounds.lipsdp._tridiag import Band, Factor, factorise, inverse_band, inverse_dense
 
 
-def factor_at(chain: Chain, y: torch.Tensor) -> Factor | None:
-    """Factor of Z(y), or None where y is not strictly feasible. O(N w^2)."""
-    if bool(((y[:-1] <= 0) & (chain.signed > 0)).any()):
+def factor_at(system: System, y: torch.Tensor) -> Factor | None:
+    """Factor of Z(y), or None where y is not strictly feasible. O(N w^2).
+
+    Raises:
+        TimeUp: the system's clock says so.
+    """
+    system.clock.check()
+    if bool(((y[:-1] <= 0) & (system.signed > 0)).any()):
         return None
-    return factorise(chain.band(y, 1.0))
+    return factorise(system.band(y, 1.0))
 
 
-def value(chain: Chain, y: torch.Tensor, factor: Factor) -> float:
+def value(system: System, y: torch.Tensor, factor: Factor) -> float:
     """phi(y)."""
-    logs = torch.where(chain.signed > 0, y[:-1], torch.ones_like(y[:-1])).log()
-    return -factor.logdet() - float(chain.signed @ logs)
+    logs = torch.where(system.signed > 0, y[:-1], torch.ones_like(y[:-1])).log()
+    return -factor.logdet() - float(system.signed @ logs)
 
 
-def pairing(chain: Chain, v: Band) -> torch.Tensor:
+def pairing(system: System, v: Band) -> torch.Tensor:
     """(tr(V B_i))_i and -tr(C V C') for a symmetric V of which only the band is looked at. O(N w^2)."""
     parts = []
-    layers = zip(chain.weights, chain.sigma, chain.pi, strict=True)
-    for k, (w, sigma, pi) in enumerate(layers):
-        form = v.diag[k + 1].diagonal() - sigma * (v.low[k] * w).sum(1)
+    for k, (row, sigma, pi) in enumerate(zip(system.rows, system.sigma, system.pi, strict=True), start=1):
+        form = system.part(v, k, k).diagonal().clone()
+        for j, w in row.items():
+            form -= sigma * (system.part(v, k, j) * w).sum(1)
         if pi is not None:
-            form = form + pi * ((w @ v.diag[k]) * w).sum(1)
+            for i, j, a, b in system.pairs(row):
+                form += (1.0 if i == j else 2.0) * pi * ((a @ system.part(v, i, j)) * b).sum(1)
         parts.append(2.0 * form)
-    return torch.cat([*parts, -(chain.gram * v.diag[-1]).sum().reshape(1)])
+    traces = [(1.0 if i == j else 2.0) * (gram * system.part(v, i, j)).sum() for (i, j), gram in system.gram.items()]
+    return torch.cat([system.join(parts), -torch.stack(traces).sum().reshape(1)])
 
 
-def gradient(chain: Chain, y: torch.Tensor, factor: Factor) -> torch.Tensor:
+def gradient(system: System, y: torch.Tensor, factor: Factor) -> torch.Tensor:
     """Equation (1), one number for each unknown."""
-    g = -pairing(chain, inverse_band(factor, corner=chain.pi[0] is not None))
-    g[:-1] -= chain.signed / torch.where(chain.signed > 0, y[:-1], torch.ones_like(y[:-1]))
+    corner = (0, 0) in system.gram or any(
+        0 in row for row, pi in zip(system.rows, system.pi, strict=True) if pi is not None
+    )
+    g = -pairing(system, inverse_band(factor, corner))
+    g[:-1] -= system.signed / torch.where(system.signed > 0, y[:-1], torch.ones_like(y[:-1]))
     return g
 
 
-def hessian(chain: Chain, y: torch.Tensor, factor: Factor) -> torch.Tensor:
-    """Equations (2) and (3): the lower triangle of the (N+1) x (N+1) matrix; what is above is not set."""
+def _applied(system: System, row: Row, to: torch.Tensor) -> torch.Tensor:
+    """R X for one row of blocks and a matrix X with the rows of Z."""
+    (j, w), *rest = row.items()
+    product = w @ to[system.places[j]]
+    for j, w in rest:
+        product.addmm_(w, to[system.places[j]])
+    return product
+
+
+def hessian(system: System, y: torch.Tensor, factor: Factor) -> torch.Tensor:
+    """Equations (2) and (3): the lower triangle of the (N+1) x (N+1) matrix; what is above is not set.
+
+    Raises:
+        TimeUp: the system's clock says so.
+    """
     v = inverse_dense(factor)
-    starts = [0]
-    for size in chain.sizes:
-        starts.append(starts[-1] + size)
-    offset = chain.sizes[0]
-    n = chain.neurons
+    inputs, n = system.sizes[0], system.neurons
     a = torch.empty((v.shape[0], n), dtype=v.dtype, device=v.device)
-    for k, w in enumerate(chain.weights):
-        here = slice(starts[k + 1] - offset, starts[k + 2] - offset)
-        torch.matmul(v[:, starts[k] : starts[k + 1]], w.mT, out=a[:, here])
+    for k, row in enumerate(system.rows, start=1):
+        system.clock.check()
+        (j, w), *rest = row.items()
+        columns = torch.matmul(v[:, system.places[j]], w.mT, out=a[:, system.of_neurons(k)])
+        for j, w in rest:
+            columns.addmm_(v[:, system.places[j]], w.mT)
     h = torch.empty((n + 1, n + 1), dtype=v.dtype, device=v.device)
-    alpha, beta = torch.cat(chain.alpha), torch.cat(chain.beta)
-    last = chain.last
-    cv = last @ v[starts[-2] :, offset:]
-    cr = last @ a[starts[-2] :]
-    for k, w in enumerate(chain.weights):
-        rows = slice(starts[k + 1], starts[k + 2])
-        end = starts[k + 2] - offset
-        ee = v[rows, offset : offset + end]
-        er = a[rows, :end]
-        re = a[offset : offset + end, starts[k + 1] - offset : end].mT
-        rr = w @ a[starts[k] : starts[k + 1], :end]
-        h[starts[k + 1] - offset : end, :end] = _forms(
-            ee,
-            er,
-            re,
-            rr,
-            (alpha[starts[k + 1] - offset : end], alpha[:end]),
-            (beta[starts[k + 1] - offset : end], beta[:end]),
-        )
+    alpha, beta = system.join(system.alpha), system.join(system.beta)
+    seen = _applied(system, system.output, v)
+    cv, cr = seen[:, inputs:], _applied(system, system.output, a)
+    for k in system.order:
+        system.clock.check()
+        place, here = system.places[k], system.of_neurons(k)
+        end = here.stop
+        ee = v[place, inputs : place.stop]
+        er = a[place, :end]
+        re = a[inputs : place.stop, here].mT
+        rr = _applied(system, system.rows[k - 1], a[:, :end])
+        h[here, :end] = _forms(ee, er, re, rr, (alpha[here], alpha[:end]), (beta[here], beta[:end]))
     h[n, :n] = -2.0 * ((cv - alpha * cr) * (cv - beta * cr)).sum(0)
-    h[n, n] = (cv[:, n - chain.sizes[-1] :] @ last.mT).square().sum()
+    h[n, n] = _applied(system, system.output, seen.mT).square().sum()
     diagonal = h.diagonal()
-    diagonal[:-1] += chain.signed / y[:-1].square()
+    diagonal[:-1] += system.signed / y[:-1].square()
     return h
 
 

@@ -18,11 +18,10 @@ from dataclasses import dataclass
 import torch
 
 from lipcert.bounds.lipsdp._barrier import factor_at, gradient, hessian
-from lipcert.bounds.lipsdp._chain import Chain
+from lipcert.bounds.lipsdp._clock import TimeUp
 from lipcert.bounds.lipsdp._schur import Schur
+from lipcert.bounds.lipsdp._system import System
 from lipcert.bounds.lipsdp._tridiag import Factor
-
-Stop = Callable[[], bool]
 
 _BACK_OFF = 0.7
 _CENTRED = 0.3
@@ -40,10 +39,10 @@ class Local:
     d_g: torch.Tensor
 
     @classmethod
-    def at(cls, chain: Chain, y: torch.Tensor, factor: Factor) -> Local | None:
+    def at(cls, system: System, y: torch.Tensor, factor: Factor) -> Local | None:
         """The local model, or None where H is not numerically positive definite."""
-        g = gradient(chain, y, factor)
-        schur = Schur.of(hessian(chain, y, factor))
+        g = gradient(system, y, factor)
+        schur = Schur.of(hessian(system, y, factor))
         if schur is None:
             return None
         b = torch.zeros_like(y)
@@ -62,14 +61,14 @@ class Local:
         return math.sqrt(max(float(self.g @ self.d_g) - bg * bg / bb, 0.0))
 
 
-def largest_step(chain: Chain, y: torch.Tensor, d: torch.Tensor, cap: float, fine: int = 6) -> float:
+def largest_step(system: System, y: torch.Tensor, d: torch.Tensor, cap: float, fine: int = 6) -> float:
     """A step a <= cap with y + a d inside, within 2^-fine of the largest one (Z(y + a d) is convex in a)."""
     inside, outside = 0.0, cap
-    if factor_at(chain, y + cap * d) is not None:
+    if factor_at(system, y + cap * d) is not None:
         return cap
     trial = 0.5 * cap
     while inside == 0.0:
-        if factor_at(chain, y + trial * d) is not None:
+        if factor_at(system, y + trial * d) is not None:
             inside = trial
         else:
             outside, trial = trial, 0.5 * trial
@@ -77,7 +76,7 @@ def largest_step(chain: Chain, y: torch.Tensor, d: torch.Tensor, cap: float, fin
                 return 0.0
     for _ in range(fine):
         trial = 0.5 * (inside + outside)
-        if factor_at(chain, y + trial * d) is not None:
+        if factor_at(system, y + trial * d) is not None:
             inside = trial
         else:
             outside = trial
@@ -98,9 +97,7 @@ def line_search(slope: Callable[[float], float], longest: float) -> float:
     return 0.5 * (low + high)
 
 
-def centre(
-    chain: Chain, y: torch.Tensor, kappa: float, stop: Stop, enough: float = _CENTRED
-) -> tuple[torch.Tensor, int]:
+def centre(system: System, y: torch.Tensor, kappa: float, enough: float = _CENTRED) -> tuple[torch.Tensor, int]:
     """Damped Newton on phi(y) - kappa log F from any interior y with F > 0; also the number of steps.
 
     Its minimum is the point of the central path with mu = F / kappa; the logarithm makes the function indifferent
@@ -108,34 +105,42 @@ def centre(
     minimum along d would run into the boundary and stay there (decrement stuck at sqrt 2): at most 0.7 of the way.
     """
     for steps in range(_MAX_STEPS):
-        factor = factor_at(chain, y)
-        if factor is None or stop():
+        try:
+            moved, done = _centring_step(system, y, kappa, enough)
+        except TimeUp:
             return y, steps
-        g = gradient(chain, y, factor)
-        h = hessian(chain, y, factor)
-        f = float(y[-1])
-        g[-1] -= kappa / f
-        h[-1, -1] += kappa / f**2
-        schur = Schur.of(h)
-        if schur is None:
-            return y, steps
-        d = -schur.solve(g)
-        decrement = math.sqrt(max(-float(g @ d), 0.0))
-        origin = y
-
-        def slope(a: float, origin: torch.Tensor = origin, d: torch.Tensor = d) -> float:
-            point = origin + a * d
-            at = factor_at(chain, point)
-            if at is None or float(point[-1]) <= 0.0:
-                return math.inf
-            return float(gradient(chain, point, at) @ d) - kappa * float(d[-1]) / float(point[-1])
-
-        if decrement < enough:
-            # inside by self-concordance
-            return y + d / (1.0 + (decrement if decrement > _CENTRED else 0.0)), steps + 1
-        cap = 8.0 if d[-1] >= 0 else min(8.0, f / -float(d[-1]))
-        length = line_search(slope, _BACK_OFF * largest_step(chain, y, d, cap))
-        if length == 0.0:
+        y = moved
+        if done:
             return y, steps + 1
-        y = y + length * d
     return y, _MAX_STEPS
+
+
+def _centring_step(system: System, y: torch.Tensor, kappa: float, enough: float) -> tuple[torch.Tensor, bool]:
+    """One step of `centre`, and whether it was the last one."""
+    factor = factor_at(system, y)
+    if factor is None:
+        return y, True
+    g = gradient(system, y, factor)
+    h = hessian(system, y, factor)
+    f = float(y[-1])
+    g[-1] -= kappa / f
+    h[-1, -1] += kappa / f**2
+    schur = Schur.of(h)
+    if schur is None:
+        return y, True
+    d = -schur.solve(g)
+    decrement = math.sqrt(max(-float(g @ d), 0.0))
+
+    def slope(a: float) -> float:
+        point = y + a * d
+        at = factor_at(system, point)
+        if at is None or float(point[-1]) <= 0.0:
+            return math.inf
+        return float(gradient(system, point, at) @ d) - kappa * float(d[-1]) / float(point[-1])
+
+    if decrement < enough:
+        # inside by self-concordance
+        return y + d / (1.0 + (decrement if decrement > _CENTRED else 0.0)), True
+    cap = 8.0 if d[-1] >= 0 else min(8.0, f / -float(d[-1]))
+    length = line_search(slope, _BACK_OFF * largest_step(system, y, d, cap))
+    return y + length * d, length == 0.0

@@ -23,9 +23,11 @@ from dataclasses import dataclass
 import torch
 
 from lipcert.bounds.lipsdp._barrier import factor_at, gradient
-from lipcert.bounds.lipsdp._chain import Chain
-from lipcert.bounds.lipsdp._newton import Local, Stop, largest_step, line_search
+from lipcert.bounds.lipsdp._clock import TimeUp
+from lipcert.bounds.lipsdp._newton import Local, largest_step, line_search
 from lipcert.bounds.lipsdp._predictor import predict
+from lipcert.bounds.lipsdp._result import LipSdpStatus
+from lipcert.bounds.lipsdp._system import System
 from lipcert.bounds.lipsdp._tridiag import factorise
 
 _NEAR = 0.6
@@ -49,58 +51,66 @@ class Best:
         return math.sqrt(max(self.f_above / self.f, 1.0)) - 1.0
 
 
-def best_f(chain: Chain, lam: torch.Tensor) -> float:
-    """The largest F for these multipliers: 1 / lambda_max(C P_l C'); 0 where they are infeasible. O(N w^2)."""
-    factor = factor_at(chain, torch.cat([lam, lam.new_zeros(1)]))
+def best_f(system: System, lam: torch.Tensor) -> float:
+    """The largest F for these multipliers: 1 / lambda_max(C Z(lambda, 0)^-1 C'); 0 where infeasible. O(N w^2)."""
+    if bool(((lam <= 0) & (system.signed > 0)).any()):
+        return 0.0
+    factor = factorise(system.band(torch.cat([lam, lam.new_zeros(1)]), 1.0))
     if factor is None:
         return 0.0
-    gain = torch.linalg.solve_triangular(factor.pivots[-1], chain.last.mT, upper=False)
-    return float(torch.linalg.matrix_norm(gain, 2)) ** -2
+    return float(torch.linalg.matrix_norm(factor.half(system.output_groups()), 2)) ** -2
 
 
-def follow(chain: Chain, y: torch.Tensor, best: Best, gap: float, stop: Stop, progress: Callable[[Best], None]) -> str:
+def follow(system: System, y: torch.Tensor, best: Best, gap: float, progress: Callable[[Best], None]) -> LipSdpStatus:
     """From near the path to a relative gap; keeps `best` up to date and says why it stopped."""
+    try:
+        return _follow(system, y, best, gap, progress)
+    except TimeUp:
+        return LipSdpStatus.TIME_LIMIT
+
+
+def _follow(system: System, y: torch.Tensor, best: Best, gap: float, progress: Callable[[Best], None]) -> LipSdpStatus:
     greed, stalled = 0.9, 0
     for _ in range(_MAX_ITERATIONS):
-        factor = factor_at(chain, y)
-        local = None if factor is None or stop() else Local.at(chain, y, factor)
+        factor = factor_at(system, y)
+        local = None if factor is None else Local.at(system, y, factor)
         if local is None:
-            return "time_limit" if stop() else "numerical_limit"
+            return LipSdpStatus.NUMERICAL_LIMIT
         before = best.gap
         best.iterations += 1
-        _record(chain, y, local, best)
+        _record(system, y, local, best)
         progress(best)
         if best.gap <= gap:
-            return "optimal"
+            return LipSdpStatus.OPTIMAL
         stalled = 0 if best.gap < 0.9 * before else stalled + 1
         if stalled >= 6:
-            return "numerical_limit"
+            return LipSdpStatus.NUMERICAL_LIMIT
         t = local.nearest
         if local.decrement > _NEAR:
             greed = max(0.6, 0.85 * greed)
-            y = _recentre(chain, y, local, t)
+            y = _recentre(system, y, local, t)
         else:
-            y = predict(chain, _chord(chain, y, local, t), local, t, greed)
+            y = predict(system, _chord(system, y, local, t), local, t, greed)
             greed = min(0.95, greed + 0.02)
-    return "iteration_limit"
+    return LipSdpStatus.ITERATION_LIMIT
 
 
-def _record(chain: Chain, y: torch.Tensor, local: Local, best: Best) -> None:
+def _record(system: System, y: torch.Tensor, local: Local, best: Best) -> None:
     """Dual value of these multipliers and primal value (2), if better than before."""
-    f = best_f(chain, y[:-1])
+    f = best_f(system, y[:-1])
     if f > best.f:
         best.lam, best.f = y[:-1].clone(), f
-    t = _primal_t(chain, y, local)
+    t = _primal_t(system, y, local)
     if t > 0.0:
-        above = float(y[-1]) + (chain.degree - float(local.g @ local.d_g)) / t + float(local.d_g[-1])
+        above = float(y[-1]) + (system.degree - float(local.g @ local.d_g)) / t + float(local.d_g[-1])
         best.f_above = min(best.f_above, above)
 
 
-def _primal_t(chain: Chain, y: torch.Tensor, local: Local) -> float:
+def _primal_t(system: System, y: torch.Tensor, local: Local) -> float:
     """The largest t (to within some per cent) whose X of (1) and slacks are positive semidefinite; 0 if none."""
-    z = chain.band(y, 1.0)
-    along_b, along_g = chain.band(local.d_b, 0.0), chain.band(local.d_g, 0.0)
-    own = chain.signed > 0
+    z = system.band(y, 1.0)
+    along_b, along_g = system.band(local.d_b, 0.0), system.band(local.d_g, 0.0)
+    own = system.signed > 0
 
     def feasible(t: float) -> bool:
         slack = y[:-1] - t * local.d_b[:-1] + local.d_g[:-1]
@@ -120,18 +130,18 @@ def _primal_t(chain: Chain, y: torch.Tensor, local: Local) -> float:
     return low
 
 
-def _recentre(chain: Chain, y: torch.Tensor, local: Local, t: float) -> torch.Tensor:
+def _recentre(system: System, y: torch.Tensor, local: Local, t: float) -> torch.Tensor:
     """One damped Newton step on phi - t F, at most 0.7 of the way to the boundary."""
     d = t * local.d_b - local.d_g
 
     def slope(a: float) -> float:
-        at = factor_at(chain, y + a * d)
-        return math.inf if at is None else float(gradient(chain, y + a * d, at) @ d) - t * float(d[-1])
+        at = factor_at(system, y + a * d)
+        return math.inf if at is None else float(gradient(system, y + a * d, at) @ d) - t * float(d[-1])
 
-    return y + line_search(slope, 0.7 * largest_step(chain, y, d, 16.0)) * d
+    return y + line_search(slope, 0.7 * largest_step(system, y, d, 16.0)) * d
 
 
-def _chord(chain: Chain, y: torch.Tensor, local: Local, t: float) -> torch.Tensor:
+def _chord(system: System, y: torch.Tensor, local: Local, t: float) -> torch.Tensor:
     """Newton steps to the path at t with the Hessian of the first point: gradients are cheap, Hessians are not."""
     g, size = local.g, math.inf
     for _ in range(5):
@@ -141,11 +151,11 @@ def _chord(chain: Chain, y: torch.Tensor, local: Local, t: float) -> torch.Tenso
         now = math.sqrt(max(float(rest @ d), 0.0))
         if now > 0.7 * size:
             break
-        moved = factor_at(chain, y + d)
+        moved = factor_at(system, y + d)
         if moved is None:
             break
         y, size = y + d, now
         if now < 0.02:
             break
-        g = gradient(chain, y, moved)
+        g = gradient(system, y, moved)
     return y

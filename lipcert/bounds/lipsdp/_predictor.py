@@ -19,29 +19,29 @@ from collections.abc import Callable
 import torch
 
 from lipcert.bounds.lipsdp._barrier import factor_at, gradient
-from lipcert.bounds.lipsdp._chain import Chain
 from lipcert.bounds.lipsdp._newton import Local
+from lipcert.bounds.lipsdp._system import System
 
 _SHALLOW = 12
-"""Up to so many layers a second Hessian ((l^3/3 + 4 l^2) w^3 flops) costs less than conjugate gradients with some
+"""Up to so many groups a second Hessian ((l^3/3 + 4 l^2) w^3 flops) costs less than conjugate gradients with some
 twenty gradients (7 l w^3 each)."""
 
 
-def predict(chain: Chain, y: torch.Tensor, local: Local, t: float, greed: float) -> torch.Tensor:
+def predict(system: System, y: torch.Tensor, local: Local, t: float, greed: float) -> torch.Tensor:
     """Along the curve (1), `greed` of the way to the boundary."""
-    here = factor_at(chain, y)
+    here = factor_at(system, y)
     if here is None:
         raise ArithmeticError("LipSDP path: a point that was inside is not")
-    g = gradient(chain, y, here)
-    solve = _solver(chain, y, local)
+    g = gradient(system, y, here)
+    solve = _solver(system, y, local)
     b = torch.zeros_like(y)
     b[-1] = t
     v = solve(b)
-    third = _third(chain, y, g, v, math.sqrt(float(b @ v)))
+    third = _third(system, y, g, v, math.sqrt(float(b @ v)))
     curve = v - 0.5 * solve(third)
 
     def inside(s: float) -> bool:
-        return factor_at(chain, y + s * v + s * s * curve) is not None
+        return factor_at(system, y + s * v + s * s * curve) is not None
 
     low, high = 0.0, 1.0
     if inside(high):
@@ -53,39 +53,39 @@ def predict(chain: Chain, y: torch.Tensor, local: Local, t: float, greed: float)
     return y + s * v + s * s * curve
 
 
-def _solver(chain: Chain, y: torch.Tensor, local: Local) -> Callable[[torch.Tensor], torch.Tensor]:
+def _solver(system: System, y: torch.Tensor, local: Local) -> Callable[[torch.Tensor], torch.Tensor]:
     """How H(y)^-1 is applied at y, given the model of a point a little way off."""
-    factor = factor_at(chain, y) if len(chain.weights) <= _SHALLOW else None
-    fresh = None if factor is None else Local.at(chain, y, factor)
+    factor = factor_at(system, y) if len(system.where.widths) <= _SHALLOW else None
+    fresh = None if factor is None else Local.at(system, y, factor)
     if fresh is not None:
         return fresh.schur.solve
 
     def iterate(rhs: torch.Tensor) -> torch.Tensor:
-        return _solve_here(chain, y, local, rhs)
+        return _solve_here(system, y, local, rhs)
 
     return iterate
 
 
-def _third(chain: Chain, y: torch.Tensor, g: torch.Tensor, v: torch.Tensor, norm: float) -> torch.Tensor:
+def _third(system: System, y: torch.Tensor, g: torch.Tensor, v: torch.Tensor, norm: float) -> torch.Tensor:
     """D^3 phi[v, v] as a second difference of the gradient; `norm` is ||v||_H."""
     step = 0.1 / norm
-    ahead, behind = (factor_at(chain, y + k * step * v) for k in (1.0, -1.0))
+    ahead, behind = (factor_at(system, y + k * step * v) for k in (1.0, -1.0))
     if ahead is None or behind is None:
         return torch.zeros_like(y)
-    plus, minus = gradient(chain, y + step * v, ahead), gradient(chain, y - step * v, behind)
+    plus, minus = gradient(system, y + step * v, ahead), gradient(system, y - step * v, behind)
     return (plus + minus - 2.0 * g) / step**2
 
 
-def _product(chain: Chain, y: torch.Tensor, x: torch.Tensor, norm: float) -> torch.Tensor | None:
+def _product(system: System, y: torch.Tensor, x: torch.Tensor, norm: float) -> torch.Tensor | None:
     """H(y) x as a difference of gradients; `norm` is about ||x||_H: y + a x is inside for |a| < 1 / ||x||_H."""
     step = 0.03 / norm
-    ahead, behind = (factor_at(chain, y + k * step * x) for k in (1.0, -1.0))
+    ahead, behind = (factor_at(system, y + k * step * x) for k in (1.0, -1.0))
     if ahead is None or behind is None:
         return None
-    return (gradient(chain, y + step * x, ahead) - gradient(chain, y - step * x, behind)) / (2.0 * step)
+    return (gradient(system, y + step * x, ahead) - gradient(system, y - step * x, behind)) / (2.0 * step)
 
 
-def _solve_here(chain: Chain, y: torch.Tensor, local: Local, rhs: torch.Tensor) -> torch.Tensor:
+def _solve_here(system: System, y: torch.Tensor, local: Local, rhs: torch.Tensor) -> torch.Tensor:
     """H(y)^-1 rhs by conjugate gradients, preconditioned by the M = H that was factorised a little way off."""
     x = torch.zeros_like(y)
     r = rhs
@@ -95,7 +95,7 @@ def _solve_here(chain: Chain, y: torch.Tensor, local: Local, rhs: torch.Tensor) 
     for _ in range(5):
         if not rz > 1e-4 * whole:
             break
-        hp = _product(chain, y, p, math.sqrt(float(p @ mp)))
+        hp = _product(system, y, p, math.sqrt(float(p @ mp)))
         if hp is None:
             return x if bool((x != 0).any()) else z
         step = rz / float(p @ hp)

@@ -1,126 +1,160 @@
-"""Making the chain small and of order one before solving, and mapping the multipliers back.
+"""Making the lifted form small and of order one before solving.
 
-Exact reductions: only W_1 W_1' and C'C matter, so W_1 is replaced by its triangular factor where n_0 > n_1 and C
-where n_out > n_l (QR). A neuron whose row or column is zero plays no part and is left out. Every layer is divided
-by its Frobenius norm: with W_k = s_k W^_k and v_k = (s_1 ... s_k) u_k the multipliers scale as
-lambda_k = lambda^_k / (s_1 ... s_k)^2 and the bound as value = value^ s_1 ... s_{l+1}.
+Exact reductions, all at the centres of the enclosures:
 
-A left-out neuron needs a multiplier all the same, one that does not disturb the others:
+* Units: powers of two v_k = 2^e_k u_k make every row of norm about 1; lambda_k = lambda~_k 2^(-2 e_k).
+* A neuron with alpha = beta = s is linear, v = s z + w with w = 0: the rows that read it read instead what it reads.
+* A neuron that nothing from the input reaches, or that nothing towards the output reads, plays no part.
+* Of the input only W W' matters, W all rows that read it, one below the other: where there are fewer of them than
+  inputs, W is replaced by its triangular factor (QR). So is C where there are more outputs than neurons that C reads.
 
-    zero row r_i:       its block is 2 lambda_i against the couplings lambda_j W_ji sigma_j of the next layer; its
-                        Schur complement is sum_j lambda_j^2 W_ji^2 sigma_j^2 / (2 lambda_i): lambda_i large.
-    zero column:        couples backwards only, with Schur complement lambda_i sigma_i^2 r_i r_i' / 2 : small.
+What the left-out neurons get instead of a multiplier of their own is said in `_restore`.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from lipcert.bounds.lipsdp._chain import Chain
+from lipcert.network.enclosure import Enclosure, Float
+from lipcert.proof.lifted import Block, Lifted
 
-Array = npt.NDArray[np.float64]
-
-_FAINT = 1e-10
-"""How much of its neighbours' multipliers a left-out neuron may take."""
+Mask = npt.NDArray[np.bool_]
+Rows = dict[int, Float]  # block -> matrix
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reduced:
-    """A small, normalised chain and what is needed to go back."""
+    """A small lifted form and what is needed to go back.
 
-    chain: Chain
-    scales: list[float]
-    live: list[npt.NDArray[np.bool_]]
-
-
-def reduce_chain(weights: list[Array], alpha: list[Array], beta: list[Array], device: str) -> Reduced | None:
-    """The reduced chain, or None where the network is constant."""
-    live = _live(weights)
-    if not all(mask.any() for mask in live) or not weights[-1][:, live[-1]].any():
-        return None
-    first = np.ones(weights[0].shape[1], dtype=bool)
-    last = np.ones(weights[-1].shape[0], dtype=bool)
-    masks = [first, *live, last]
-    parts = [w[np.ix_(rows, cols)] for w, cols, rows in zip(weights, masks, masks[1:], strict=False)]
-    scales = [_norm(w) for w in parts]
-    parts = [w / s for w, s in zip(parts, scales, strict=True)]
-    if parts[0].shape[1] > parts[0].shape[0]:
-        parts[0] = np.linalg.qr(parts[0].T)[1].T
-    if parts[-1].shape[0] > parts[-1].shape[1]:
-        parts[-1] = np.linalg.qr(parts[-1])[1]
-
-    def tensor(a: Array) -> torch.Tensor:
-        return torch.tensor(a, dtype=torch.float64, device=device)
-
-    chain = Chain(
-        [tensor(w) for w in parts[:-1]],
-        tensor(parts[-1]),
-        [tensor(a[m]) for a, m in zip(alpha, live, strict=True)],
-        [tensor(b[m]) for b, m in zip(beta, live, strict=True)],
-    )
-    return Reduced(chain, scales, live)
-
-
-def _norm(w: Array) -> float:
-    """Frobenius norm, without overflow."""
-    top = float(np.abs(w).max())
-    return top * float(np.linalg.norm(w / top))
-
-
-def _live(weights: list[Array]) -> list[npt.NDArray[np.bool_]]:
-    """Which neurons have both an input and an output, along paths of non-zero weights."""
-    forward: list[npt.NDArray[np.bool_]] = []
-    reach = np.ones(weights[0].shape[1], dtype=bool)
-    for w in weights[:-1]:
-        reach = (w[:, reach] != 0).any(axis=1)
-        forward.append(reach)
-    used = np.ones(weights[-1].shape[0], dtype=bool)
-    backward: list[npt.NDArray[np.bool_]] = []
-    for w in reversed(weights[1:]):
-        used = (w[used] != 0).any(axis=0)
-        backward.append(used)
-    return [a & b for a, b in zip(forward, reversed(backward), strict=True)]
-
-
-def restore(reduced: Reduced, lam: list[Array], f: float, weights: list[Array], reach: list[Array]) -> list[Array]:
-    """Multipliers for all neurons in the units of `weights`; `reach` bounds sigma^2 + 4 |pi| per neuron."""
-    full: list[Array] = []
-    unit = 1.0
-    for values, s, mask in zip(lam, reduced.scales, reduced.live, strict=False):
-        unit *= s
-        whole = np.zeros(mask.shape)
-        whole[mask] = values / unit / unit
-        full.append(whole)
-    unit *= reduced.scales[-1]
-    _fill(full, f / unit / unit, weights, reach)
-    return full
-
-
-def _fill(lam: list[Array], f: float, weights: list[Array], reach: list[Array]) -> None:
-    """Multipliers (in place) of the neurons that were left out; see the head of this file.
-
-    Between two neurons that were both left out a moderate ratio is enough, so chains of them do not escalate.
+    Attributes:
+        small: the lifted form of the live neurons; it may have no blocks, and no output.
+        live, linear: per original block, which neurons are in `small`, and which are linear.
+        rows: per original block, then the output: what it reads in the new units, linear neurons expanded. The column
+            of a linear neuron is the whole influence of its w, also through other linear ones.
+        exponents: e_k of the original blocks, the input first and the output last.
     """
-    missing = [values == 0.0 for values in lam]
-    moderate = [np.where(m, _FAINT * (1.0 + m.sum()), 1.0) for m in missing]
-    for k, values in enumerate(lam):  # zero column first, forwards: small against the layer before
-        if k == 0:
-            cost = np.square(weights[0]).sum(axis=1)
-        else:
-            known = lam[k - 1] > 0
-            before = moderate[k - 1][known] / lam[k - 1][known]
-            cost = np.square(weights[k][:, known]) @ before
-        cost = cost * reach[k]
-        todo = missing[k] & (cost > 0)
-        values[todo] = _FAINT / cost[todo]
-    for k in range(len(lam) - 1, -1, -1):  # zero row, backwards: large against the layer after
-        last = k + 1 == len(lam)
-        after = np.full(len(weights[-1]), f) if last else lam[k + 1] * moderate[k + 1] * reach[k + 1]
-        cost = np.square(weights[k + 1]).T @ after
-        todo = lam[k] == 0.0
-        typical = lam[k].max(initial=0.0) or 1.0
-        lam[k][todo] = np.where(cost[todo] > 0, cost[todo] / _FAINT, typical)
+
+    small: Lifted
+    live: list[Mask]
+    linear: list[Mask]
+    rows: list[Rows]
+    exponents: list[int]
+
+
+def reduce_lifted(lifted: Lifted) -> Reduced:
+    """The reduced lifted form."""
+    given = [{j: w.mid for j, w in row.items()} for row in [*(b.row for b in lifted.blocks), lifted.output]]
+    exponents = _exponents(given)
+    scaled = [
+        {j: np.ldexp(w, exponents[j] - exponents[k]) for j, w in row.items()} for k, row in enumerate(given, start=1)
+    ]
+    linear = [~(block.alpha < block.beta) for block in lifted.blocks]
+    rows = _expanded(scaled, [block.alpha for block in lifted.blocks], linear)
+    live = live_neurons(rows, linear)
+    return Reduced(_cut(lifted, rows, live), live, linear, rows, exponents)
+
+
+def _exponents(rows: list[Rows]) -> list[int]:
+    """Powers of two near the size of each block, from the norms of what it reads."""
+    exponents = [0]
+    for row in rows:
+        sizes = [_size(w) + exponents[j] for j, w in row.items() if w.any()]
+        exponents.append(max(sizes or [exponents[j] for j in row], default=0))
+    return exponents
+
+
+def _size(w: Float) -> int:
+    """The exponent of the Frobenius norm, without overflow."""
+    top = math.frexp(float(np.abs(w).max()))[1]
+    return top + math.frexp(float(np.linalg.norm(np.ldexp(w, -top))))[1]
+
+
+def _expanded(rows: list[Rows], slopes: list[Float], linear: list[Mask]) -> list[Rows]:
+    """The rows with v = s z + w put in for each linear neuron."""
+    done: list[Rows] = []
+    for row in rows:
+        total = dict(row)
+        for j, w in row.items():
+            if j == 0 or not linear[j - 1].any():
+                continue
+            mask = linear[j - 1]
+            lead = w[:, mask] * slopes[j - 1][mask]
+            for i, inner in done[j - 1].items():
+                term = lead @ inner[mask]
+                total[i] = total[i] + term if i in total else term
+        done.append(total)
+    return done
+
+
+def live_neurons(rows: list[Rows], linear: list[Mask]) -> list[Mask]:
+    """Which neurons are not linear and have both an input and an output, along paths of non-zero weights.
+
+    rows: of each block, then of the output; blocks are counted from 1, 0 is the input.
+    """
+    reached: list[Mask] = []
+    for row, straight in zip(rows, linear, strict=False):
+        seen = np.zeros(len(straight), dtype=bool)
+        for j, w in row.items():
+            seen |= ((w if j == 0 else w[:, reached[j - 1]]) != 0).any(axis=1)
+        reached.append(seen & ~straight)
+    used = [np.zeros(len(straight), dtype=bool) for straight in linear]
+    for k in range(len(rows) - 1, -1, -1):
+        for j, w in rows[k].items():
+            if j > 0:
+                readers = w if k == len(linear) else w[used[k] & ~linear[k]]
+                used[j - 1] |= (readers != 0).any(axis=0)
+    return [a & b for a, b in zip(reached, used, strict=True)]
+
+
+def _cut(lifted: Lifted, rows: list[Rows], live: list[Mask]) -> Lifted:
+    """The lifted form of the live neurons."""
+    masks = [np.ones(lifted.inputs, dtype=bool), *live]
+    kept = [0, *(k for k, mask in enumerate(live, start=1) if mask.any())]
+    number = {k: i for i, k in enumerate(kept)}
+
+    def part(row: Rows, mine: Mask | slice) -> Rows:
+        parts = {number[j]: w[mine][:, masks[j]] for j, w in row.items() if j in number}
+        return {j: w for j, w in parts.items() if w.any()}
+
+    small = [part(rows[k - 1], masks[k]) for k in kept[1:]]
+    output = _compressed_output(part(rows[-1], slice(None)))
+    inputs = _compressed_input([*small, output], lifted.inputs)
+    blocks = []
+    for k, row in zip(kept[1:], small, strict=True):
+        block, mask = lifted.blocks[k - 1], live[k - 1]
+        blocks.append(Block(block.node, block.alpha[mask], block.beta[mask], _exact(row)))
+    return Lifted(inputs, tuple(blocks), _exact(output))
+
+
+def _exact(row: Rows) -> dict[int, Enclosure]:
+    return {j: Enclosure.exact(w) for j, w in row.items()}
+
+
+def _compressed_output(output: Rows) -> Rows:
+    """C replaced by its triangular factor where it has more rows than columns."""
+    whole = np.hstack(list(output.values())) if output else np.zeros((0, 1))
+    if whole.shape[0] <= whole.shape[1]:
+        return output
+    ends = np.cumsum([w.shape[1] for w in output.values()])
+    return dict(zip(output, np.split(_triangle(whole), ends[:-1], axis=1), strict=True))
+
+
+def _triangle(tall: Float) -> Float:
+    """The triangular factor R: R'R is that of the matrix, which has more rows than columns."""
+    return np.asarray(np.linalg.qr(tall, mode="r"))
+
+
+def _compressed_input(rows: list[Rows], inputs: int) -> int:
+    """All rows that read the input replaced (in place) by their triangular factor; the number of inputs left."""
+    readers = [row for row in rows if 0 in row]
+    if sum(len(row[0]) for row in readers) >= inputs or not readers:
+        return inputs
+    whole = _triangle(np.vstack([row[0] for row in readers]).T).T
+    ends = np.cumsum([len(row[0]) for row in readers])
+    for row, rest in zip(readers, np.split(whole, ends[:-1]), strict=True):
+        row[0] = rest
+    return len(whole)

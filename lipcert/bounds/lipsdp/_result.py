@@ -16,6 +16,7 @@ class LipSdpStatus(StrEnum):
     TIME_LIMIT = "time_limit"
     NUMERICAL_LIMIT = "numerical_limit"
     ITERATION_LIMIT = "iteration_limit"
+    LINEAR = "linear"
     CONSTANT = "constant"
 
     @property
@@ -29,7 +30,8 @@ _TEXTS = {
     LipSdpStatus.TIME_LIMIT: "the time limit was reached; the multipliers are valid but can be improved with more time",
     LipSdpStatus.NUMERICAL_LIMIT: "float64 allows no further progress; the multipliers are valid, see the gap",
     LipSdpStatus.ITERATION_LIMIT: "too many iterations; the multipliers are valid, see the gap",
-    LipSdpStatus.CONSTANT: "some layer is zero: the network is constant and its bound is 0",
+    LipSdpStatus.LINEAR: "no neuron that is not linear matters: the bound is the norm of one matrix",
+    LipSdpStatus.CONSTANT: "no path leads from the input to the output: the network is constant",
 }
 
 
@@ -38,7 +40,7 @@ class LipSdpResult:
     """Multipliers proposed by the LipSDP interior-point method; nothing here is a proof.
 
     Attributes:
-        lam: one positive vector per hidden layer, in the units of the weights that were passed in.
+        lam: one positive vector per block of the lifted form.
         value: the bound F^(-1/2) of these multipliers in real arithmetic (an estimate until re-derived).
         primal: the best lower bound on the LipSDP optimum that a primal point gives (also an estimate); it is not
             a lower bound on the Lipschitz constant.

@@ -1,21 +1,15 @@
 """Where the interior-point method starts: near the central path, in units where every multiplier is 1.
 
-Forwards elimination of Z leaves before layer k a pivot Y_{k-1} = P_{k-1}^-1 = R R'; with W -> W R^-T the rest
-of the chain is again a chain with an identity in front. Two passes use this.
+Two passes through the blocks. Eliminating the first k of them from Z leaves before the others a covariance bound P of
+the blocks still in use (`bounds.frontier`): with P = L L' and xi = L u the rest is again a lifted form, of input u.
 
-1. Layer by layer (ECLipsE-Fast with one multiplier per neuron): maximise
-
-       sum log lambda_i + log det [[I + W' 2 pi T W, -W' sigma T], [-sigma T W, T]],   T = diag(lambda)   (1)
-
-   The T in the corner (Z has 2 T) asks for P_k <= D_k = T^-1, so that gains do not grow along the chain. In units
-   v = sqrt(2) u, (1) is the barrier of a one-layer chain with rows sqrt(2) r_i and slopes alpha', beta' of
-   alpha' + beta' = sigma, alpha' beta' = pi / 2 (real, because sigma^2 >= 4 pi).
-2. Windows of some layers, each centred jointly with the next weight as its output, of which the first half is
-   kept: what a multiplier should be depends on a few layers after it. The barrier parameter kappa is that of the
-   whole chain, so the pieces fit: on deep networks some four to ten Newton steps then centre the whole, against
+1. Layer by layer: `_layers`.
+2. Windows of some blocks, each centred jointly with the rows that next read it as its output, of which the first half
+   is kept: what a multiplier should be depends on a few layers after it. The barrier parameter kappa is that of the
+   whole network, so the pieces fit: on deep networks some four to ten Newton steps then centre the whole, against
    forty and more from pass 1 alone (they grow with the depth: each step changes a multiplier by a bounded factor).
 
-Cost: for windows of m layers O(N w^2 m^2) times the Newton steps (m is 8 up to 24 layers, then at least 16 and a
+Cost: for windows of m blocks O(N w^2 m^2) times the Newton steps (m is 8 up to 24 blocks, then at least 16 and a
 quarter of the depth, with windows inside the windows), against N^3/3 = N w^2 l^2 / 3 for one step on the whole.
 """
 
@@ -23,12 +17,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import scipy.linalg
 import torch
 
-from lipcert.bounds.lipsdp._barrier import factor_at, gradient, hessian
-from lipcert.bounds.lipsdp._chain import Chain
-from lipcert.bounds.lipsdp._newton import Stop, centre
-from lipcert.bounds.lipsdp._schur import Schur
+from lipcert.bounds.frontier import Addition, Frontier, last_reader
+from lipcert.bounds.lipsdp._clock import Clock
+from lipcert.bounds.lipsdp._layers import CentredLayers
+from lipcert.bounds.lipsdp._newton import centre
+from lipcert.bounds.lipsdp._path import best_f
+from lipcert.bounds.lipsdp._system import System
+from lipcert.network.enclosure import Enclosure, Float
+from lipcert.proof.lifted import Block, Lifted, Row
 
 _DIRECT = 8
 _SHORT = 24
@@ -38,124 +38,108 @@ _ROOM = 0.3
 
 @dataclass(frozen=True)
 class Start:
-    """A chain in units v_k = scale_k u_k and F = unit F~ where the interior point y is all ones."""
+    """A system in units v_k = scale_k u_k and F = unit F~ where the interior point y is all ones."""
 
-    chain: Chain
+    system: System
     y: torch.Tensor
     scale: list[torch.Tensor]
     unit: float
 
 
-def start(chain: Chain, kappa: float, stop: Stop) -> Start:
-    """The start described above; scale_k = lambda_k^(-1/2), so it is a congruence of Z."""
-    scale, f = _rough(chain, kappa, stop)
-    ones = torch.ones(chain.neurons + 1, dtype=chain.last.dtype, device=chain.last.device)
-    return Start(chain.rescaled(scale, f**0.5), ones, scale, f)
+@dataclass(frozen=True)
+class Plan:
+    """What all windows share: the barrier parameter, the time limit, and the torch device."""
+
+    kappa: float
+    clock: Clock
+    device: str
 
 
-def _rough(chain: Chain, kappa: float, stop: Stop) -> tuple[list[torch.Tensor], float]:
-    """scale and F for a chain of any length: pass 1, or pass 2 over windows that are started in the same way."""
-    layers = len(chain.weights)
-    if layers <= _DIRECT or stop():
-        return _layerwise(chain)
-    return _windows(chain, kappa, stop, _DIRECT if layers <= _SHORT else max(2 * _DIRECT, layers // 4))
+def start(lifted: Lifted, plan: Plan) -> Start:
+    """The start described above; scale_k = lambda_k^(-1/2), so it is a congruence of Z.
+
+    Raises:
+        numpy.linalg.LinAlgError: gains over- or underflow.
+    """
+    return _at(lifted, plan, *_rough(lifted, plan))
 
 
-def _identity(chain: Chain) -> torch.Tensor:
-    return torch.eye(chain.sizes[0], dtype=chain.last.dtype, device=chain.last.device)
+def _at(lifted: Lifted, plan: Plan, lam: list[Float], f: float) -> Start:
+    scale = [torch.tensor(part, dtype=torch.float64, device=plan.device).rsqrt() for part in lam]
+    system = System.of(lifted, plan.clock, plan.device).rescaled(scale, f**0.5)
+    return Start(system, system.alpha[0].new_ones(system.neurons + 1), scale, f)
 
 
-def _whiten(root: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-    """W R^-T."""
-    whitened: torch.Tensor = torch.linalg.solve_triangular(root, w.mT, upper=False)
-    return whitened.mT
+def _rough(lifted: Lifted, plan: Plan) -> tuple[list[Float], float]:
+    """Multipliers and F for any depth: pass 1, or pass 2 over windows that are started in the same way."""
+    blocks = len(lifted.blocks)
+    if blocks > _DIRECT and not plan.clock.is_up:
+        return _windows(lifted, plan, _DIRECT if blocks <= _SHORT else max(2 * _DIRECT, blocks // 4))
+    lam = CentredLayers().multipliers(lifted)
+    begin = _at(lifted, plan, lam, 1.0)
+    f = best_f(begin.system, begin.y[:-1])
+    if not f > 0.0:
+        raise np.linalg.LinAlgError("LipSDP start: multipliers that were inside are not")
+    return lam, _ROOM * f
 
 
-def _layerwise(chain: Chain) -> tuple[list[torch.Tensor], float]:
-    """Pass 1: lambda^(-1/2) per layer and an F well inside."""
-    root = _identity(chain)
-    scale = []
-    for k, w in enumerate(chain.weights):
-        seen = _whiten(root, w)
-        sigma, pi = chain.sigma[k], chain.alpha[k] * chain.beta[k]
-        spread = (sigma.square() - 2.0 * pi).sqrt()
-        tight = Chain(
-            [2.0**0.5 * seen],
-            seen.new_zeros((1, w.shape[0])),
-            [0.5 * (sigma - spread)],
-            [0.5 * (sigma + spread)],
-            push=1.0,
-        )
-        lam = _centre_layer(tight)
-        scale.append(lam.rsqrt())
-        root = _pivot(Chain([seen], tight.last, [chain.alpha[k]], [chain.beta[k]]), lam)
-    gain = float(torch.linalg.matrix_norm(_whiten(root, chain.last), 2))
-    return scale, _ROOM / gain**2
-
-
-def _pivot(one: Chain, lam: torch.Tensor) -> torch.Tensor:
-    """Cholesky factor of the last pivot of Z(lambda, 0)."""
-    factor = factor_at(one, torch.cat([lam, lam.new_zeros(1)]))
-    if factor is None:
-        raise ArithmeticError("LipSDP start: multipliers that were inside are not")
-    return factor.pivots[-1]
-
-
-def _centre_layer(one: Chain) -> torch.Tensor:
-    """Multipliers near the maximum of (1), by damped Newton (feasible by self-concordance)."""
-    w, sigma = one.weights[0], one.sigma[0].abs()
-    reach = sigma + (one.alpha[0] * one.beta[0]).abs().sqrt()
-    cov = (w @ w.mT).abs()
-    norms = cov.diagonal().sqrt()
-    # Scaled Gershgorin: D_i = sum_j |S_ij| |r_i| / |r_j| gives D >= S for any scales of the rows.
-    lam = ((cov / norms).sum(1) * norms * reach.square()).reciprocal()
-    y = torch.cat([lam, lam.new_zeros(1)])
-    factor = factor_at(one, y)
-    while factor is None:
-        y = y * 0.5
-        factor = factor_at(one, y)
-    for _ in range(15):
-        g = gradient(one, y, factor)[:-1]
-        schur = Schur.of(hessian(one, y, factor)[:-1, :-1].contiguous())
-        if schur is None:
-            break
-        d = -schur.solve(g)
-        decrement = max(-float(g @ d), 0.0) ** 0.5
-        trial = y.clone()
-        trial[:-1] += d / (1.0 + decrement)
-        moved = factor_at(one, trial)
-        if moved is None:
-            break
-        y, factor = trial, moved
-        if decrement < 0.5:
-            break
-    return y[:-1]
-
-
-def _windows(chain: Chain, kappa: float, stop: Stop, size: int) -> tuple[list[torch.Tensor], float]:
-    """Pass 2: as `_layerwise`, by windows of `size` layers of which the first half is kept."""
-    layers = len(chain.weights)
-    root = _identity(chain)
-    scale: list[torch.Tensor] = []
+def _windows(lifted: Lifted, plan: Plan, size: int) -> tuple[list[Float], float]:
+    """Pass 2, by windows of `size` blocks of which the first half is kept."""
+    last = last_reader(lifted)
+    frontier = Frontier.of_input(lifted.inputs)
+    found: list[Float] = []
     while True:
-        k = len(scale)
-        end = min(k + size, layers)
-        weights = [_whiten(root, chain.weights[k]), *chain.weights[k + 1 : end]]
-        last = chain.weights[end] if end < layers else chain.last
-        window = Chain(weights, last, chain.alpha[k:end], chain.beta[k:end])
-        rough, f = _rough(window, kappa, stop)
-        scaled = window.rescaled(rough, f**0.5)
-        ones = torch.ones(window.neurons + 1, dtype=last.dtype, device=last.device)
-        y, _ = centre(scaled, ones, kappa, stop, _LOOSE)
-        units = [s * lam.rsqrt() for s, lam in zip(rough, window.split(y[:-1]), strict=True)]
-        if end == layers:
-            return scale + units, f * float(y[-1])
-        kept = size // 2
-        head = Chain(
-            weights[:kept],
-            weights[kept - 1].new_zeros((1, weights[kept - 1].shape[0])),
-            window.alpha[:kept],
-            window.beta[:kept],
-        )
-        root = _pivot(head, torch.cat([u.square().reciprocal() for u in units[:kept]]))
-        scale += units[:kept]
+        first, end = len(found), min(len(found) + size, len(lifted.blocks))
+        window = _window(lifted, frontier, first, end)
+        begin = start(window, plan)
+        y, _ = centre(begin.system, begin.y, plan.kappa, _LOOSE)
+        parts = zip(begin.scale, begin.system.split(y[:-1]), strict=True)
+        lam = [(part / scale.square()).cpu().numpy() for scale, part in parts]
+        if end == len(lifted.blocks):
+            return found + lam, begin.unit * float(y[-1])
+        for k, values in enumerate(lam[: size // 2], start=first + 1):
+            block = lifted.blocks[k - 1]
+            keep = tuple(b for b in (*frontier.blocks, k) if last[b] > k)
+            new = Addition(k, block.row, frontier.gain(block.row), block.alpha, block.beta, keep)
+            frontier = new.join(frontier, 0.5 / values)
+        found += lam[: size // 2]
+
+
+def _window(lifted: Lifted, frontier: Frontier, first: int, end: int) -> Lifted:
+    """The blocks first + 1, ..., end behind a frontier; its outputs are the rows that next read what is left."""
+    root = scipy.linalg.cholesky(frontier.covariance, lower=True)
+    inside = range(first + 1, end + 1)
+    known = {*frontier.blocks, *inside}
+
+    def seen(row: Row) -> Row:
+        parts = {j - first: w for j, w in row.items() if j in inside}
+        if any(j in frontier.blocks for j in row):
+            parts[0] = Enclosure.exact(frontier.matrix(row) @ root)
+        return parts
+
+    blocks = [Block(b.node, b.alpha, b.beta, seen(b.row)) for b in lifted.blocks[first:end]]
+    rows = [block.row for block in lifted.blocks[end:]] + [lifted.output]
+    read: set[int] = set()
+    outputs: list[Row] = []
+    for row in rows:
+        fresh = known.intersection(row) - read
+        if fresh:
+            outputs.append(seen({j: w for j, w in row.items() if j in known}))
+            read |= fresh
+    return Lifted(len(root), tuple(blocks), _stacked(outputs))
+
+
+def _stacked(rows: list[Row]) -> Row:
+    """Some rows, one below the other, each divided by its norm."""
+    if len(rows) == 1:
+        return rows[0]
+    widths = {j: w.shape[1] for row in rows for j, w in row.items()}
+    total: dict[int, Enclosure] = {}
+    norms = [sum(float(np.linalg.norm(w.mid)) for w in row.values()) or 1.0 for row in rows]
+    for j, width in widths.items():
+        parts = [
+            row[j].mid / norm if j in row else np.zeros((next(iter(row.values())).shape[0], width))
+            for row, norm in zip(rows, norms, strict=True)
+        ]
+        total[j] = Enclosure.exact(np.vstack(parts))
+    return total

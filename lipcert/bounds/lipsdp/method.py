@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
 
-from lipcert.bounds.chain import Chain, chain_of, obstacle
+from lipcert.bounds.chain import lifted_obstacle
 from lipcert.bounds.eclipse_fast import EclipseFast
-from lipcert.bounds.lipsdp._result import LipSdpResult
+from lipcert.bounds.effort import GIB, MOST_BYTES, layerwise
+from lipcert.bounds.lipsdp._result import LipSdpResult, LipSdpStatus
 from lipcert.bounds.lipsdp._solve import solve_lipsdp
 from lipcert.bounds.method import Method, Proposal, Solver
-from lipcert.bounds.targets import propose_target
+from lipcert.bounds.product import Product
+from lipcert.bounds.targets import largest_target, propose_target
 from lipcert.errors import InconclusiveError
-from lipcert.network.activations import slope_interval
+from lipcert.network.enclosure import Float
 from lipcert.network.graph import Network
-from lipcert.network.operators import Elementwise
 from lipcert.proof.claims import Norm
+from lipcert.proof.inequality import assemble
 from lipcert.proof.lifted import Lifted, lift
+from lipcert.proof.refusal import Refused
+from lipcert.proof.rules import RULES
 from lipcert.proof.rules.multipliers import Multipliers
 
 GAP = 1e-7  # relative duality gap to stop at; the room that the rule needs is of the same order
-MOST_NEURONS = 12_000  # four matrices of this order take 4.6 GiB
+SOLVER = "lipcert interior point"
 
 
 class LipSdp(Method):
@@ -32,63 +38,110 @@ class LipSdp(Method):
     name: ClassVar[str] = "lipsdp"
     summary: ClassVar[str] = "all multipliers jointly optimal (LipSDP, interior-point method)"
     norms: ClassVar[frozenset[Norm]] = Multipliers.norms
-    cost: ClassVar[str] = "per iteration N^3/3 for N hidden neurons, ten to sixty iterations; four N x N matrices"
+    cost: ClassVar[str] = "per iteration N^3/3 for N hidden neurons, ten to sixty iterations; five N x N matrices"
 
     def refuses(self, network: Network, norm: Norm) -> str | None:
-        """Return why the network is not a chain of affordable size, or None."""
-        neurons = sum(node.size for node in network.nodes if isinstance(node.op, Elementwise))
-        if neurons > MOST_NEURONS:
-            return f"{neurons} hidden neurons need more memory than is sensible ({MOST_NEURONS} at most)"
-        return obstacle(network) or _linear_neurons(network)
+        """Return why the network has no lifted form of affordable size, or None; looks at shapes only."""
+        reason = lifted_obstacle(network)
+        if reason is not None:
+            return reason
+        neurons, inputs = network.hidden_neurons, network.nodes[0].size
+        need = needed_bytes(network)
+        if need > MOST_BYTES:
+            return (
+                f"{neurons} hidden neurons and {inputs} inputs need about {need / GIB:.0f} GiB"
+                f" ({MOST_BYTES / GIB:.0f} at most)"
+            )
+        return None
 
     def propose(self, network: Network, norm: Norm, time_limit: float | None) -> Proposal:
         """Propose the best multipliers found within the limit; they are feasible at every moment."""
+        end = math.inf if time_limit is None else time.monotonic() + time_limit
+        with np.errstate(all="ignore"):  # what is not finite is refused by the rule
+            return self._propose(network, norm, end)
+
+    def _propose(self, network: Network, norm: Norm, end: float) -> Proposal:
         lifted = lift(network)
-        chain = chain_of(lifted)
-        fast = EclipseFast().propose(network, norm, None)
-        reach = fixed_slopes_norm(chain)
-        excess = float(fast.witness["inverse_square"][0]) ** -0.5 / reach - 1.0 if reach > 0 else math.inf
+        closed, target = _closed_form(lifted)
+        reach = fixed_slopes_norm(lifted)
+        excess = target**-0.5 / reach - 1.0 if reach > 0 and target > 0 else math.inf
         if excess <= GAP:
-            solver = Solver("lipcert interior point", "optimal at the start", max(excess, 0.0))
-            return replace(fast, solver=solver, notes=("the closed-form multipliers are optimal already",))
-        limit = math.inf if time_limit is None else time_limit
-        result = solve_lipsdp([*chain.weights, chain.last], chain.alpha, chain.beta, gap=GAP, time_limit=limit)
-        solver = Solver(
-            "lipcert interior point", result.status.value, result.gap if math.isfinite(result.gap) else None
-        )
-        return _better(fast, lifted, result, solver)
+            solver = Solver(SOLVER, "optimal at the start", max(excess, 0.0))
+            return propose_target(lifted, closed, solver, ("the closed-form multipliers are optimal already",))
+        try:
+            result = solve_lipsdp(lifted, gap=GAP, time_limit=end - time.monotonic())
+        except np.linalg.LinAlgError:
+            note = "closed-form multipliers: the solver's start over- or underflows float64"
+            return propose_target(lifted, closed, None, (note,))
+        solver = Solver(SOLVER, result.status.value, result.gap if math.isfinite(result.gap) else None)
+        found = _better(lifted, (closed, target), result, solver)
+        return _constant(network, norm, found) if result.status is LipSdpStatus.CONSTANT else found
 
 
-def _better(fast: Proposal, lifted: Lifted, result: LipSdpResult, solver: Solver) -> Proposal:
-    """Return what the solver found, or the closed form where that proves more, and say so."""
+def needed_bytes(network: Network) -> float:
+    """Return the memory that the method and its proof need at the peak; looks at shapes only.
+
+    With N neurons and n_0 inputs, of which at most those of the rows that read them are left: V of order n = N + n_0,
+    V R' of n x N, the Schur matrix with its factor and blocks of its forms, 3 N^2.
+    """
+    neurons = float(network.hidden_neurons)
+    order = neurons + min(float(network.nodes[0].size), neurons)
+    return layerwise(network).bytes + 8.0 * (order**2 + order * neurons + 3.0 * neurons**2)
+
+
+def _closed_form(lifted: Lifted) -> tuple[list[Float], float]:
+    """Return the multipliers of `eclipse-fast` and their F in floating point.
+
+    Raises:
+        InconclusiveError: they over- or underflow.
+    """
     try:
-        found = propose_target(lifted, result.lam, solver, (result.status.text,))
-    except InconclusiveError as error:
-        return replace(
-            fast, solver=solver, notes=(f"closed-form multipliers, as the solver's came to nothing: {error}",)
-        )
-    if found.witness["inverse_square"][0] >= fast.witness["inverse_square"][0]:
+        multipliers = EclipseFast().multipliers(lifted)
+    except np.linalg.LinAlgError:
+        raise InconclusiveError("the layers' gains over- or underflow float64") from None
+    return multipliers, _target(lifted, multipliers)
+
+
+def _target(lifted: Lifted, multipliers: Sequence[Float]) -> float:
+    """Return the F of these multipliers in floating point, 0 where there is none."""
+    try:
+        return largest_target(lifted, assemble(lifted, list(multipliers)))
+    except InconclusiveError:
+        return 0.0
+
+
+def _better(lifted: Lifted, closed: tuple[list[Float], float], result: LipSdpResult, solver: Solver) -> Proposal:
+    """Return what the solver found, or the closed form where that proves more, and say so."""
+    plain, target = closed
+    note = "closed-form multipliers, as they prove more than the solver's"
+    found = _target(lifted, result.lam)
+    if found >= target:
+        try:
+            return propose_target(lifted, result.lam, solver, (result.status.text,))
+        except InconclusiveError as error:
+            note = f"closed-form multipliers, as the solver's came to nothing: {error}"
+    return propose_target(lifted, plain, solver, (note,))
+
+
+def _constant(network: Network, norm: Norm, found: Proposal) -> Proposal:
+    """Return the product of the norms for a constant network where it is better: only it can say 0."""
+    product = Product().propose(network, norm, None)
+    try:
+        values = [RULES[p.rule].derive(network, norm, p.witness).bound for p in (product, found)]
+    except Refused:
         return found
-    return replace(fast, solver=solver, notes=("closed-form multipliers, as they prove more than the solver's",))
+    return replace(product, solver=found.solver, notes=found.notes) if values[0] <= values[1] else found
 
 
-def fixed_slopes_norm(chain: Chain) -> float:
+def fixed_slopes_norm(lifted: Lifted) -> float:
     """Return a lower bound (estimate) of what any multipliers can give: the norm with every slope at its largest size.
 
     Slopes fixed within their intervals satisfy every inequality that the theorem uses, so its bound holds for that
     linear network too.
     """
-    product = np.eye(chain.last.shape[1])  # of the layers so far, from the output back
-    for weight, alpha, beta in zip(chain.weights[::-1], chain.alpha[::-1], chain.beta[::-1], strict=True):
-        product = product * np.where(np.abs(alpha) > beta, alpha, beta) @ weight
-    return float(np.linalg.norm(chain.last @ product, 2))
-
-
-def _linear_neurons(network: Network) -> str | None:
-    """Return which activation has neurons that are exactly linear, for which the barrier has no interior."""
-    for node in network.nodes:
-        if isinstance(node.op, Elementwise):
-            alpha, beta = slope_interval(node.op)
-            if not (alpha < beta).all():
-                return f"some neurons of '{node.name}' are linear (slopes alpha = beta)"
-    return None
+    jacobians: list[Float] = [np.eye(lifted.inputs)]
+    for block in lifted.blocks:
+        slope = np.where(np.abs(block.alpha) > block.beta, block.alpha, block.beta)
+        jacobians.append(slope[:, None] * sum(w.mid @ jacobians[j] for j, w in block.row.items()))
+    whole = sum(w.mid @ jacobians[j] for j, w in lifted.output.items())
+    return float(np.linalg.norm(whole, 2))

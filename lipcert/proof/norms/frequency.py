@@ -39,7 +39,8 @@ import numpy as np
 
 from lipcert.network.enclosure import TINY, Float, gamma
 from lipcert.proof.norms.dense import dense_at_most, dense_flops
-from lipcert.proof.norms.geometry import Axis, Indices, Kernel
+from lipcert.proof.norms.geometry import Axis, Kernel
+from lipcert.proof.norms.grid import half, roots, turns
 from lipcert.proof.norms.roots import ROOT_ERROR, cos_sin
 from lipcert.proof.rounding import difference_down, norms_up, product_down, product_up, sum_up, total_up
 
@@ -137,33 +138,16 @@ def symbols(kernel: Kernel, circles: tuple[Circle, ...]) -> Iterator[Float]:
     the vector of its real and imaginary parts, any other one [[R, -I], [I, R]].
     """
     grid = [circle.points for circle in circles]
-    index = np.arange(math.prod(grid)).reshape(grid)
-    partner = index[np.ix_(*((-np.arange(n)) % n for n in grid))]
-    chosen = index[index <= partner]
+    chosen = half(grid)
     rows, columns = kernel.channels
     width = columns * math.prod(circle.phases for circle in circles)
     chunk = max(1, _CHUNK // (4 * kernel.groups * rows * width))
-    cosines, sines = _tables(math.lcm(*grid))
-    for start in range(0, len(chosen), chunk):
-        turns = _turns(circles, np.stack(np.unravel_index(chosen[start : start + chunk], grid)))
-        real = _transform(kernel, circles, cosines[turns])
-        imaginary = _transform(kernel, circles, sines[turns])
+    cosines, sines = roots(grid)
+    for start in range(0, chosen.shape[1], chunk):
+        angles = turns(grid, [circle.shift for circle in circles], chosen[:, start : start + chunk])
+        real = _transform(kernel, circles, cosines[angles])
+        imaginary = _transform(kernel, circles, sines[angles])
         yield _real_stack(real, imaginary)
-
-
-def _tables(points: int) -> tuple[Float, Float]:
-    values = np.array([cos_sin(Fraction(k, points)) for k in range(points)])
-    return values[:, 0], values[:, 1]
-
-
-def _turns(circles: tuple[Circle, ...], frequencies: Indices) -> Indices:
-    """Return w.a for each frequency and tap, in units of 1 / lcm(N): exact integers, no products of roots."""
-    whole = math.lcm(*(circle.points for circle in circles))
-    total = np.zeros((frequencies.shape[1], 1), dtype=np.int64)
-    for circle, w in zip(circles, frequencies, strict=True):
-        step = (w[:, None] * np.array(circle.shift) % circle.points) * (whole // circle.points)
-        total = ((total[:, :, None] + step[:, None, :]) % whole).reshape(len(w), -1)
-    return total
 
 
 def _transform(kernel: Kernel, circles: tuple[Circle, ...], roots: Float) -> Float:

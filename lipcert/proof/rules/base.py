@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
+from lipcert.network.enclosure import Float
 from lipcert.network.graph import Network
 from lipcert.proof.certificate import Witness
 from lipcert.proof.claims import Norm
@@ -28,10 +29,17 @@ class Step:
 
 @dataclass(frozen=True)
 class Derivation:
-    """A bound with the steps that led to it, in node order (empty where a rule does not go step by step)."""
+    """What a rule derived of a network.
+
+    Attributes:
+        bound: Lipschitz bound of the whole output.
+        steps: how it came about, in node order (empty where a rule does not go step by step).
+        margins: (n, n) bounds of all differences of two outputs, zero on the diagonal, from rules that give them.
+    """
 
     bound: float
     steps: tuple[Step, ...] = ()
+    margins: Float | None = None
 
 
 class Rule(ABC):

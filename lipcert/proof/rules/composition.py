@@ -31,36 +31,48 @@ from lipcert.proof.refusal import Refused
 from lipcert.proof.rounding import norm_up, sqrt_up, sum_up
 
 
+def joining_norm(node: Node, norm: Norm) -> Norm:
+    """Return the norm of the vector of several inputs' bounds that bounds a node: l1 is their sum, linf the largest."""
+    return norm if isinstance(node.op, (Concat, Extremum)) else "l1"
+
+
 def join(node: Node, norm: Norm, bounds: Sequence[float]) -> float:
-    """Combine the bounds of several inputs, rounded up."""
-    if isinstance(node.op, (Concat, Extremum)) and norm != "l1":
-        return norm_up(bounds) if norm == "l2" else max(bounds)
-    if isinstance(node.op, (Concat, Extremum, Sum)):
-        return sum_up(bounds)
-    (single,) = bounds
-    return single
+    """Combine the bounds of the inputs of a node that is no single-input affine operator, rounded up."""
+    match joining_norm(node, norm):
+        case "l1":
+            return sum_up(bounds)
+        case "l2":
+            return norm_up(bounds)
+        case "linf":
+            return max(bounds)
 
 
-def activation_factor(node: Node, source: Shape, norm: Norm) -> float:
-    """Return the factor of an activation, or 1 for sums and concatenations, rounded up.
+def activation_law(node: Node, source: Shape, norm: Norm) -> tuple[float, bool]:
+    """Return (number, root): the factor of an activation is the number, or its square root; 1 for sums and the like.
 
     Raises:
         Refused: no theorem here covers the operator.
     """
     match node.op:
         case Elementwise():
-            return slope_bound(node.op)
+            return slope_bound(node.op), False
         case Sort() | Sum() | Concat() | Extremum():
-            return 1.0
+            return 1.0, False
         case MaxPool():
-            overlap = window_overlap(node.op, source)
-            return {"l1": float(overlap), "l2": sqrt_up(float(overlap)), "linf": 1.0}[norm]
+            overlap = 1 if norm == "linf" else window_overlap(node.op, source)
+            return float(overlap), norm == "l2"
         case Softmax():
             size = node.shape[node.op.axis]
             if not node.op.log:
-                return 0.5
-            return {"l1": float(max(1, size - 1)), "l2": sqrt_up(float(size)), "linf": 2.0}[norm]
+                return 0.5, False
+            return {"l1": float(max(1, size - 1)), "l2": float(size), "linf": 2.0}[norm], norm == "l2"
     raise Refused(f"the product rule has no theorem for {node.op.kind} at '{node.name}'")
+
+
+def activation_factor(node: Node, source: Shape, norm: Norm) -> float:
+    """Return the factor of an activation, or 1 for sums and concatenations, rounded up."""
+    number, root = activation_law(node, source, norm)
+    return sqrt_up(number) if root else number
 
 
 def window_overlap(op: MaxPool, source: Shape) -> int:

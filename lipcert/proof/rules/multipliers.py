@@ -53,13 +53,18 @@ class Multipliers(Rule):
         if norm != "l2":
             raise Refused(f"the multiplier rule is for l2, not {norm}")
         lifted = lift(network)
-        multipliers, target = _read(lifted, witness)
+        multipliers, target = read_witness(lifted, witness)
         if not proves(lifted, multipliers, target):
             raise Refused("the matrix inequality cannot be proved with these multipliers")
         return Derivation(sqrt_up(quotient_up(1.0, target)))
 
 
-def _read(lifted: Lifted, witness: Witness) -> tuple[list[Float], float]:
+def read_witness(lifted: Lifted, witness: Witness) -> tuple[list[Float], float]:
+    """Return the multipliers of each block, and F.
+
+    Raises:
+        Refused: the witness is not of the form that the rule reads.
+    """
     if set(witness) != {"multipliers", "inverse_square"}:
         raise Refused("the witness has the arrays 'multipliers' and 'inverse_square'")
     values, target = np.asarray(witness["multipliers"]), np.asarray(witness["inverse_square"])

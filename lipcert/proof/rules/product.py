@@ -37,7 +37,7 @@ class Product(Rule):
 
     def derive(self, network: Network, norm: Norm, witness: Witness) -> Derivation:
         """Derive the bound; cost: that of verifying each norm (see `proof.norms`)."""
-        proposals = _proposals(network, norm, witness)
+        proposals = read_witness(network, norm, witness)
         bounds = [1.0]
         steps: list[Step] = []
         for index, node in enumerate(network.nodes[1:], start=1):
@@ -56,7 +56,12 @@ def needs_witness(op: object) -> TypeGuard[Dense | Conv | ConvTranspose]:
     return isinstance(op, (Dense, Conv, ConvTranspose))
 
 
-def _proposals(network: Network, norm: Norm, witness: Witness) -> dict[int, float]:
+def read_witness(network: Network, norm: Norm, witness: Witness) -> dict[int, float]:
+    """Return the proposed norm of each node that needs one.
+
+    Raises:
+        Refused: the witness is not of the form that the rule reads.
+    """
     if set(witness) != {"nodes", "norms"}:
         raise Refused("the witness of a product has the arrays 'nodes' and 'norms'")
     nodes, norms = np.asarray(witness["nodes"]), np.asarray(witness["norms"])

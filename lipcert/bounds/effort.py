@@ -1,0 +1,119 @@
+"""What methods need on a network, estimated from shapes alone: for planning, never for a proof.
+
+The constants were measured on one core (2.5 GHz, float64) and are good to a factor of two or three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from types import MappingProxyType
+
+from lipcert.network.graph import Network
+from lipcert.network.operators import Elementwise
+
+GIB = 2**30
+MOST_BYTES = 8 * GIB  # nothing above it is started
+CUBE = 1e-9  # seconds per n^3 of a group: eigenvalues, products, and the proof
+JOINT_CUBE = 1.5e-8  # seconds per N^3 of an interior-point method with some thirty iterations
+ENTRY = 80  # bytes per entry of the inequality: rows, blocks, scaled and shifted copies, factors
+CHANNEL_START = 5.0  # seconds: the embedding, and the proof at all frequencies
+CHANNEL_CUBE = 2e-5  # seconds per N^2 w for N channels in layers of at most w, over all frequencies and iterations
+CHANNEL_ENTRY = 400  # bytes per entry of N x N: a stack of some two dozen complex inverses
+JOINT_ENTRY = 32  # bytes per entry of N x N: four matrices
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Seconds on one core and bytes at the peak."""
+
+    seconds: float
+    bytes: float
+
+
+Estimate = Callable[[Network], Effort]
+
+
+def nothing(network: Network) -> Effort:
+    """Return no effort: for methods whose cost is that of the product, which is always run."""
+    return Effort(0.0, 0.0)
+
+
+def layerwise(network: Network) -> Effort:
+    """Return the effort of a closed form layer by layer and of its proof by the multiplier rule."""
+    widths = group_widths(network)
+    entries = sum(n * n for n in widths) + sum(n * m for n, m in pairwise(widths))
+    bytes_ = ENTRY * entries * (1.0 if network.is_exact else 1.5)
+    return Effort(CUBE * sum(float(n) ** 3 for n in widths), bytes_)
+
+
+def joint(network: Network) -> Effort:
+    """Return the effort of a solver for all multipliers at once, which starts from the closed form."""
+    start, neurons = layerwise(network), network.hidden_neurons
+    return Effort(start.seconds + JOINT_CUBE * float(neurons) ** 3, start.bytes + JOINT_ENTRY * float(neurons) ** 2)
+
+
+def per_channel(network: Network) -> Effort:
+    """Return the effort of a solver for one multiplier per channel, over some dozen frequencies."""
+    sizes = [node.shape[0] for node in network.nodes if isinstance(node.op, Elementwise)]
+    channels, widest = float(sum(sizes)), max(sizes, default=0)
+    return Effort(CHANNEL_START + CHANNEL_CUBE * channels**2 * widest, CHANNEL_ENTRY * channels**2)
+
+
+ESTIMATES: Mapping[str, Estimate] = MappingProxyType(
+    {
+        "product": nothing,
+        "gershgorin": layerwise,
+        "eclipse-fast": layerwise,
+        "eclipse": layerwise,
+        "lipsdp": joint,
+        "lipsdp-conv": per_channel,
+    }
+)
+"""By method."""
+
+
+def beyond_memory(method: str, network: Network) -> str | None:
+    """Return why a method that serves a normal form is not started on it: it would not fit into `MOST_BYTES`."""
+    if method not in ESTIMATES:
+        return None
+    need = ESTIMATES[method](network).bytes
+    if need <= MOST_BYTES:
+        return None
+    return f"it would need about {need / GIB:.0f} GiB ({MOST_BYTES / GIB:.0f} at most); 'compositional' cuts first"
+
+
+def group_widths(network: Network) -> tuple[int, ...]:
+    """Return the sizes of the groups in which `proof.inequality` arranges the rule's matrix.
+
+    network: a normal form whose activations are elementwise; those with fixed slopes are not set apart.
+    """
+    reads: list[frozenset[int]] = [frozenset({0})]  # the blocks that each node's row reads
+    sizes = [network.nodes[0].size]
+    beside: list[set[int]] = [set()]  # the blocks that share a non-zero part of the matrix with each block
+    for node in network.nodes[1:]:
+        blocks = frozenset[int]().union(*(reads[i] for i in node.inputs))
+        if isinstance(node.op, Elementwise):
+            blocks |= {len(sizes)}
+            beside.append(set())
+            _connect(beside, blocks)
+            blocks = frozenset({len(sizes)})
+            sizes.append(node.size)
+        reads.append(blocks)
+    _connect(beside, reads[-1])
+    return tuple(sum(sizes[b] for b in level) for level in _levels(beside))
+
+
+def _connect(beside: list[set[int]], blocks: frozenset[int]) -> None:
+    for block in blocks:
+        beside[block] |= blocks
+
+
+def _levels(beside: list[set[int]]) -> Iterator[set[int]]:
+    """Yield the blocks of equal distance from the input."""
+    level, seen = {0}, {0}
+    while level:
+        yield level
+        level = set[int]().union(*(beside[b] for b in level)) - seen
+        seen |= level

@@ -1,0 +1,14 @@
+"""Local bounds: what holds around one input, batched over samples.
+
+Where things are, lowest first; everything is torch, on any device, in float32 or float64:
+
+* `region`: the ball around each sample (`Ball`), and the least value of linear functions on it.
+* `view`: a network as local methods see it (`View`): its normal form, each affine operator as a `LinearMap`
+  (apply, adjoint, magnitudes) from `bounds.torch_linear`. Every affine application of this room goes through it.
+* `curves`, `lines`, `relaxations`, `selections`: linear bounds of activations on a box.
+* `intervals`: boxes of all nodes by interval propagation and norms.
+* `backward`: linear bounds from any node back to the input, under given relaxations.
+* `crown`, `alpha_crown`: the methods made of these; `method`, `registry`: their common face.
+
+Level of everything here: numerical. It holds in real arithmetic; the rounding of these computations is not counted.
+"""

@@ -1,0 +1,97 @@
+"""What a local method is: something that bounds margins on the ball around each sample."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from lipcert.bounds.local import alpha_crown, crown
+from lipcert.bounds.local.intervals import boxes
+from lipcert.bounds.local.margins import margins_on_boxes, settle
+from lipcert.bounds.local.region import Ball
+from lipcert.bounds.local.view import View
+from lipcert.proof.claims import NORMS, Level, Norm
+
+
+class LocalMethod(ABC):
+    """One way to bound margins around samples; registered in `bounds.local.registry`.
+
+    Class attributes:
+        name: spelling on the command line.
+        summary: one line for people.
+        norms: norms it serves.
+        cost: what it costs, in words.
+        level: of its bounds.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    norms: ClassVar[frozenset[Norm]] = frozenset(NORMS)
+    cost: ClassVar[str]
+    level: ClassVar[Level] = Level.NUMERICAL
+
+    def refuses(self, view: View, norm: Norm) -> str | None:
+        """Return why this method cannot serve a network, or None where it can."""
+        return None if norm in self.norms else f"it serves {', '.join(sorted(self.norms))}, not {norm}"
+
+    @torch.no_grad()
+    def margins(self, view: View, ball: Ball, labels: Tensor) -> Tensor:
+        """Return lower bounds of the label's logit minus each rival's, on the region of each sample.
+
+        Args:
+            view: the network.
+            ball: B regions.
+            labels: (B,) int64.
+
+        Returns:
+            (B, classes): infinite for the label itself; minus infinity where nothing is proved, for a sample that is
+            not valid (NaN, outside the input box) too. Level: that of the class.
+        """
+        return settle(self._margins(view, ball, labels), ball, labels)
+
+    @abstractmethod
+    def _margins(self, view: View, ball: Ball, labels: Tensor) -> Tensor:
+        """Return (B, classes - 1) bounds for the rivals in order; numbers that are not finite prove nothing."""
+
+
+class Intervals(LocalMethod):
+    """Interval propagation with norms."""
+
+    name: ClassVar[str] = "intervals"
+    summary: ClassVar[str] = "interval propagation, intersected with centre +- radius times norms"
+    cost: ClassVar[str] = "two forward passes"
+
+    def _margins(self, view: View, ball: Ball, labels: Tensor) -> Tensor:
+        return margins_on_boxes(view, boxes(view, ball), labels)
+
+
+class Crown(LocalMethod):
+    """CROWN with interval bounds."""
+
+    name: ClassVar[str] = "crown"
+    summary: ClassVar[str] = "linear bounds sent backwards from every layer (CROWN)"
+    cost: ClassVar[str] = "one backward pass per undecided neuron"
+
+    def _margins(self, view: View, ball: Ball, labels: Tensor) -> Tensor:
+        return crown.margins(crown.relax_network(view, ball), labels)
+
+
+class AlphaCrown(LocalMethod):
+    """CROWN with slopes optimised by gradient steps.
+
+    Args of the constructor:
+        steps: of the optimiser, for each bound.
+    """
+
+    name: ClassVar[str] = "alpha-crown"
+    summary: ClassVar[str] = "CROWN with the slopes optimised for every margin and every narrow layer"
+    cost: ClassVar[str] = "about forty times CROWN"
+
+    def __init__(self, steps: int = 10) -> None:
+        self.steps = steps
+
+    def _margins(self, view: View, ball: Ball, labels: Tensor) -> Tensor:
+        return alpha_crown.margins(alpha_crown.tightened(view, ball, self.steps), labels, self.steps)

@@ -1,0 +1,105 @@
+r"""A network on a region as a linear map with bounded noise: what multipliers of a region work on.
+
+Every elementwise neuron has dv = m dz + w with |w| <= r |dz|, m and r from its sector (`sectors`). Neurons with r = 0
+are linear and vanish; the others, the *unstable* ones, each add one noise w. So for every unstable neuron, and for
+every output direction,
+
+    dz_k = G_k dx + sum_{j < k} N_kj w_j,        |w_i| <= r_i |dz_i|,
+
+where row i of G and N comes from one backward pass through the network with slopes m. Nothing of the size of a layer
+squared is formed, so convolutions and residual networks are as good as dense chains. Samples have different unstable
+neurons: rows are padded to the largest number of a batch with noises of r = 0.
+
+Cost: as many backward passes as there are unstable neurons, and T^2 n for the Gram matrix of T rows of n inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lipcert.bounds.local.backward import entries, rows_at_a_time, send_back
+from lipcert.bounds.local.sectors import Sector
+from lipcert.bounds.local.view import View
+
+_COPIES = 4  # tensors of the size of the coefficients that live at once in a backward pass
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseModel:
+    """The linear maps above for a batch, in float64.
+
+    Attributes:
+        nodes: activation nodes with unstable neurons, in order. picks: (B, u_k) of each, which entries.
+        radii: (B, u_k) of each, r; 0 for padding.
+        gram: (B, T, T) products G G' of all rows: those of the nodes one after the other, then the S outputs.
+        noise: of each node, (B, rows behind the node, u_k), the coefficients N on its noise.
+    """
+
+    nodes: tuple[int, ...]
+    picks: tuple[Tensor, ...]
+    radii: tuple[Tensor, ...]
+    gram: Tensor
+    noise: tuple[Tensor, ...]
+
+    def take(self, samples: Tensor) -> NoiseModel:
+        """Return the same of some samples, given by index."""
+        picks, radii, noise = (tuple(part[samples] for part in parts) for parts in (self.picks, self.radii, self.noise))
+        return NoiseModel(self.nodes, picks, radii, self.gram[samples], noise)
+
+
+def noise_model(view: View, sectors: Mapping[int, Sector], start: int, coefficients: Tensor) -> NoiseModel:
+    """Return the model of some linear functions of a node.
+
+    Args:
+        view: the network; all its activations before the node are elementwise.
+        sectors: of each activation node before the start.
+        start: the node.
+        coefficients: (B, S, *shape of the node).
+    """
+    picks = {index: _unstable(sector) for index, sector in sectors.items()}
+    picks = {index: pick for index, pick in picks.items() if pick.shape[1]}
+    nodes = tuple(sorted(picks))
+    inputs, noises = [], []
+    for node in nodes:
+        before = {index: pick for index, pick in picks.items() if index < node}
+        source = view.nodes[node].inputs[0]
+        parts = [
+            _send(view, sectors, before, *entries(view, source, rows)[:2])
+            for rows in torch.split(picks[node], rows_at_a_time(view, source, _COPIES * len(coefficients)), dim=1)
+        ]
+        inputs.append(torch.cat([part[0] for part in parts], dim=1))
+        noises.append({j: torch.cat([part[1][j] for part in parts], dim=1) for j in before})
+    last, last_noise = _send(view, sectors, picks, start, coefficients)
+    rows = torch.cat([*inputs, last], dim=1).double()
+    behind = [*noises, last_noise]
+    noise = tuple(torch.cat([later[node] for later in behind[k + 1 :]], dim=1).double() for k, node in enumerate(nodes))
+    radii = tuple(sectors[node].radius.flatten(1).gather(1, picks[node]).double() for node in nodes)
+    return NoiseModel(nodes, tuple(picks[node] for node in nodes), radii, rows @ rows.mT, noise)
+
+
+def _unstable(sector: Sector) -> Tensor:
+    """Return (B, u) entries with r > 0, those of each sample first, u the largest number of them."""
+    mask = sector.radius.flatten(1) > 0
+    count = int(mask.sum(dim=1).amax()) if mask.numel() else 0
+    return mask.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :count]
+
+
+def _send(
+    view: View, sectors: Mapping[int, Sector], picks: Mapping[int, Tensor], start: int, coefficients: Tensor
+) -> tuple[Tensor, dict[int, Tensor]]:
+    """Return coefficients (B, S, n) on the input, and (B, S, u_j) on the noise of each node of `picks`."""
+    shape = coefficients.shape[:2]
+    noise = {j: coefficients.new_zeros((*shape, pick.shape[1])) for j, pick in picks.items()}
+
+    def pull(index: int, a: Tensor) -> tuple[list[Tensor | None], Tensor]:
+        if index in picks:
+            pick = picks[index][:, None].expand(-1, shape[1], -1)
+            noise[index] = a.flatten(2).gather(2, pick)
+        return [a * sectors[index].middle[:, None]], a.new_zeros(shape)
+
+    found, _ = send_back(view, pull, start, coefficients)
+    return found.flatten(2), noise

@@ -1,0 +1,226 @@
+r"""Linear functions of an image node that see only a window of it.
+
+A row of a convolution touches a window of its input, not all of it, and stays a window on its way back through
+further convolutions and elementwise activations. Kept as windows with places, coefficients take a fraction of the
+memory and time of full images. With W the coefficients of output positions p..p + k - 1, a convolution of stride s and
+padding a has the adjoint conv_transpose(W, weight) on input positions s p - a .. s p - a + (k - 1) s + kernel - 1.
+
+Entries outside the image are zero at all times. What has no rule here goes on in full (`full`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from lipcert.bounds.local.relaxations import Linear, Relaxation
+from lipcert.bounds.local.view import View
+from lipcert.bounds.torch_linear import LinearMap
+from lipcert.network.graph import Shape
+from lipcert.network.operators import Conv, Sum
+
+_SHARE = 0.25  # of the image that windows may cover and still be worth it
+
+
+@dataclass(frozen=True, eq=False)
+class Patches:
+    """Linear functions of an image, each zero outside a window.
+
+    Attributes:
+        values: (B, S, C, h, w) coefficients, zero outside the image.
+        top, left: (B, S) where each window starts; may be negative.
+        shape: (C, H, W) of the image.
+    """
+
+    values: Tensor
+    top: Tensor
+    left: Tensor
+    shape: Shape
+
+    def __neg__(self) -> Patches:
+        return Patches(-self.values, self.top, self.left, self.shape)
+
+    def both_signs(self) -> Patches:
+        """Return 2 S functions: these, then their negatives."""
+        top, left = (torch.cat([part, part], dim=1) for part in (self.top, self.left))
+        return Patches(torch.cat([self.values, -self.values], dim=1), top, left, self.shape)
+
+    @cached_property
+    def _places(self) -> tuple[Tensor, Tensor]:
+        """(B, S, h w) positions in a flattened channel, 0 where outside, and whether they are inside."""
+        (height, width), (h, w) = self.shape[1:], self.values.shape[3:]
+        rows = self.top[..., None] + torch.arange(h, device=self.top.device)
+        columns = self.left[..., None] + torch.arange(w, device=self.left.device)
+        inside_rows, inside_columns = (rows >= 0) & (rows < height), (columns >= 0) & (columns < width)
+        inside = (inside_rows[..., :, None] & inside_columns[..., None, :]).flatten(2)
+        places = (rows[..., :, None] * width + columns[..., None, :]).flatten(2)
+        return torch.where(inside, places, 0), inside
+
+    def masked(self) -> Patches:
+        """Return the same with zeros outside the image."""
+        inside = self._places[1].reshape(*self.top.shape, 1, *self.values.shape[3:])
+        return Patches(self.values * inside, self.top, self.left, self.shape)
+
+    def full(self) -> Tensor:
+        """Return (B, S, C, H, W) coefficients on the whole image."""
+        channels, height, width = self.shape
+        places, _ = self._places
+        out = self.values.new_zeros((*self.top.shape, channels, height * width))
+        index = places[:, :, None].expand(-1, -1, channels, -1)
+        return out.scatter_add(3, index, self.values.flatten(3)).reshape(*self.top.shape, *self.shape)
+
+    def seen(self, image: Tensor) -> Tensor:
+        """Return (B, S, C, h, w) what the windows show of images (B, C, H, W); anything where outside."""
+        samples, channels = torch.arange(len(image), device=image.device), self.shape[0]
+        columns = image.flatten(2).transpose(1, 2)  # (B, H W, C)
+        found = columns[samples[:, None, None], self._places[0]].transpose(2, 3)
+        return found.reshape(*self.top.shape, channels, *self.values.shape[3:])
+
+    def product(self, image: Tensor) -> Tensor:
+        """Return (B, S) the values of the functions at images (B, C, H, W)."""
+        total: Tensor = (self.values * self.seen(image)).sum(dim=(2, 3, 4))
+        return total
+
+    def plus(self, other: Patches) -> Patches | None:
+        """Return the sum of functions of the same image, or None where windows no longer pay."""
+        top, left = (torch.minimum(a, b) for a, b in ((self.top, other.top), (self.left, other.left)))
+        grown = [_grown(part, top, left) for part in (self, other)]
+        if grown[0] is None or grown[1] is None:
+            return None
+        h, w = (max(g.shape[axis] for g in grown if g is not None) for axis in (3, 4))
+        if not _pays((h, w), self.shape):
+            return None
+        one, two = (functional.pad(g, (0, w - g.shape[4], 0, h - g.shape[3])) for g in grown if g is not None)
+        return Patches(one + two, top, left, self.shape)
+
+    def pull_lines(self, relaxation: Linear) -> tuple[Patches, Tensor] | None:
+        """Return functions of the inputs below these of the outputs of an activation, and constants (B, S).
+
+        None where the lines differ between functions: then they are no image of the batch.
+        """
+        lines = relaxation.lines
+        if lines.low_slope.shape[1] != 1:
+            return None
+        over = self.values.clamp(min=0.0)
+        under = self.values - over
+        slopes = over * self.seen(lines.low_slope[:, 0]) + under * self.seen(lines.high_slope[:, 0])
+        constant = self.values.new_zeros(self.top.shape)
+        no_low, no_high = relaxation.without_intercepts
+        if not no_low:
+            constant = constant + (over * self.seen(lines.low_intercept[:, 0])).sum(dim=(2, 3, 4))
+        if not no_high:
+            constant = constant + (under * self.seen(lines.high_intercept[:, 0])).sum(dim=(2, 3, 4))
+        return Patches(slopes, self.top, self.left, self.shape), constant
+
+    def pull_conv(self, linear: LinearMap) -> tuple[Patches, Tensor] | None:
+        """Return functions of the input of a convolution and constants; None where windows no longer pay."""
+        op = linear.op
+        if not isinstance(op, Conv) or not _is_plain(op):
+            return None
+        sizes = [(n - 1) * s + k for n, s, k in zip(self.values.shape[3:], op.stride, op.weight.shape[2:], strict=True)]
+        if not _pays(sizes, linear.source):
+            return None
+        spread = functional.conv_transpose2d(self.values.flatten(0, 1), linear.weight, None, op.stride)
+        values = spread.reshape(*self.top.shape, *spread.shape[1:])
+        top, left = (
+            start * s - before
+            for start, s, (before, _) in zip((self.top, self.left), op.stride, op.padding, strict=True)
+        )
+        return Patches(values, top, left, linear.source).masked(), self._shift(linear)
+
+    def _shift(self, linear: LinearMap) -> Tensor:
+        """Return (B, S) the products with the constant part of an affine node."""
+        offset = linear.offset
+        if bool((offset == offset[:, :1, :1]).all()):  # one number per channel
+            return self.values.sum(dim=(3, 4)) @ offset[:, 0, 0]
+        return self.product(offset[None].expand(len(self.values), *offset.shape))
+
+
+def send_windows(
+    view: View, relaxations: Mapping[int, Relaxation], start: int, windows: Patches
+) -> tuple[dict[int, Tensor], Tensor]:
+    """Send functions of a node back as long as all of them stay windows that pay.
+
+    They stop together: what reaches a node on several ways has to be added up before an activation is passed, because
+    the line that is taken depends on the sign of the sum.
+
+    Returns:
+        By node, coefficients (B, S, *its shape) of functions whose sum, with the constants (B, S), is below.
+    """
+    pending = {start: windows}
+    constant = windows.values.new_zeros(windows.top.shape)
+    while pending:
+        index = max(pending)
+        found = _pull(view, relaxations, index, pending[index])
+        if found is None:
+            break
+        parts = dict[int, Patches]()
+        for source, part in zip(view.nodes[index].inputs, found[0], strict=True):
+            before = parts.get(source, pending.get(source))
+            total = part if before is None else before.plus(part)
+            if total is None:
+                return _all_full(pending), constant
+            parts[source] = total
+        del pending[index]
+        pending |= parts
+        constant = constant + found[1]
+    return _all_full(pending), constant
+
+
+def _all_full(pending: Mapping[int, Patches]) -> dict[int, Tensor]:
+    return {index: windows.full() for index, windows in pending.items()}
+
+
+def _pull(
+    view: View, relaxations: Mapping[int, Relaxation], index: int, a: Patches
+) -> tuple[list[Patches], Tensor] | None:
+    """Return windows of the inputs of a node and constants, or None where they no longer are windows that pay."""
+    op = view.nodes[index].op
+    if index == 0:
+        return None
+    if isinstance(op, Sum):
+        return [a if sign > 0 else -a for sign in op.signs], a.values.new_zeros(a.top.shape)
+    relaxation = relaxations.get(index)
+    if isinstance(relaxation, Linear):
+        found = a.pull_lines(relaxation)
+    else:
+        found = a.pull_conv(view.maps[index]) if index in view.maps else None
+    return None if found is None else ([found[0]], found[1])
+
+
+def rows_of(linear: LinearMap, rows: Tensor) -> Patches | None:
+    """Return rows of a convolution as windows of its input, or None where that does not pay.
+
+    rows: (B, S) positions in the flattened output.
+    """
+    op = linear.op
+    if not isinstance(op, Conv) or not _is_plain(op) or not _pays(op.weight.shape[2:], linear.source):
+        return None
+    _, height, width = linear.target
+    channel, place = rows // (height * width), rows % (height * width)
+    (up, _), (before, _) = op.padding
+    top, left = place // width * op.stride[0] - up, place % width * op.stride[1] - before
+    return Patches(linear.weight[channel], top, left, linear.source).masked()
+
+
+def _is_plain(op: Conv) -> bool:
+    """Whether a convolution has two spatial axes and neither groups, dilation nor wrapped padding."""
+    return len(op.stride) == 2 and op.groups == 1 and not op.circular and all(d == 1 for d in op.dilation)
+
+
+def _pays(window: tuple[int, ...] | list[int], image: Shape) -> bool:
+    return window[0] * window[1] <= _SHARE * image[1] * image[2]
+
+
+def _grown(patches: Patches, top: Tensor, left: Tensor) -> Tensor | None:
+    """Return the values in windows that start at (top, left), or None where rows would grow by different widths."""
+    down, right = patches.top - top, patches.left - left
+    above, before = int(down.amax()), int(right.amax())
+    if bool((down != above).any()) or bool((right != before).any()):
+        return None
+    return functional.pad(patches.values, (before, 0, above, 0))

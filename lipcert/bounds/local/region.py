@@ -1,0 +1,155 @@
+r"""The region around each sample, and the least value of a linear function on it.
+
+For a linear function c on the ball ||d|| <= eps around x0, min c.(x0 + d) = c.x0 - eps ||c||_*, with the dual norm.
+
+l2 ball and input box together: split c = p + q. On the intersection, p.d >= -eps ||p||_2 (ball) and
+q.d >= sum_i min(q_i a_i, q_i b_i) (box a <= d <= b), so
+
+    min c.d >= -eps ||p||_2 + sum_i min(q_i a_i, q_i b_i)        for every split.
+
+The best split comes from the minimiser d = clip(-t c, a, b) with t >= 0 such that ||d|| = eps: p = -d / t, which is
+c where nothing is clipped. t solves ||d(t)|| = eps; with the clipped coordinates fixed it is
+t^2 = (eps^2 - sum_clipped d_i^2) / sum_free c_i^2, and repeating this never overshoots: t rises, and more coordinates
+are clipped. Whatever t it stops at, the bound holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from lipcert.errors import UsageError
+from lipcert.proof.claims import NORMS, Norm
+
+_SPLITS = 6  # updates of t
+
+
+@dataclass(frozen=True, eq=False)
+class Ball:
+    """The balls ||x - centre|| <= eps, one per sample, intersected with an input box where there is one.
+
+    Attributes:
+        centre: (B, *input_shape), finite; samples that were not are zero here and not `valid`.
+        eps: (B,) radii in raw input units, positive.
+        norm: of the ball.
+        box: least and largest value that an input may have, or None for no box.
+        valid: (B,) whether the sample is finite and inside the box. Nothing may be certified of others.
+    """
+
+    centre: Tensor
+    eps: Tensor
+    norm: Norm
+    box: tuple[float, float] | None
+    valid: Tensor
+
+    @staticmethod
+    def around(images: Tensor, eps: float | Tensor, norm: Norm = "l2", box: tuple[float, float] | None = None) -> Ball:
+        """Return the balls around some images.
+
+        Args:
+            images: (B, *input_shape), float32 or float64.
+            eps: one radius, or (B,) one for each sample.
+            norm: of the ball.
+            box: least and largest value of an input.
+
+        Raises:
+            UsageError: a radius is not a positive number, the box is empty, or the norm unknown.
+        """
+        if norm not in NORMS:
+            raise UsageError(f"there is no norm '{norm}': one of {', '.join(NORMS)}")
+        if box is not None and not box[0] < box[1]:
+            raise UsageError(f"the input box [{box[0]}, {box[1]}] is empty")
+        radii = torch.as_tensor(eps, dtype=images.dtype, device=images.device).expand(len(images))
+        if not bool((torch.isfinite(radii) & (radii > 0)).all()):
+            raise UsageError("a radius is a positive finite number")
+        flat = images.flatten(1)
+        valid = torch.isfinite(flat).all(dim=1)
+        if box is not None:
+            valid = valid & (flat >= box[0]).all(dim=1) & (flat <= box[1]).all(dim=1)
+        keep = valid.reshape(-1, *(1,) * (images.ndim - 1))
+        return Ball(torch.where(keep, images, torch.zeros_like(images)), radii, norm, box, valid)
+
+    def __len__(self) -> int:
+        return len(self.centre)
+
+    def take(self, rows: Tensor) -> Ball:
+        """Return the balls of some samples, given by index or mask."""
+        return Ball(self.centre[rows], self.eps[rows], self.norm, self.box, self.valid[rows])
+
+    @cached_property
+    def lower(self) -> Tensor:
+        """(B, *input_shape) least value of each input."""
+        low = self.centre - self._eps_like(self.centre)
+        return low if self.box is None else torch.maximum(low, low.new_tensor(self.box[0]))
+
+    @cached_property
+    def upper(self) -> Tensor:
+        """(B, *input_shape) largest value of each input."""
+        high = self.centre + self._eps_like(self.centre)
+        return high if self.box is None else torch.minimum(high, high.new_tensor(self.box[1]))
+
+    def _eps_like(self, x: Tensor) -> Tensor:
+        return self.eps.reshape(-1, *(1,) * (x.ndim - 1))
+
+    @property
+    def is_box(self) -> bool:
+        """Whether the region is exactly the box [lower, upper]."""
+        return self.norm == "linf"
+
+    def minimum(self, coefficients: Tensor) -> Tensor:
+        """Return (B, S) lower bounds of the least values of linear functions on the region.
+
+        Without a box, and for linf, they are the least values; for l2 with a box, too once the split has converged.
+
+        Args:
+            coefficients: (B, S, *input_shape).
+        """
+        c, x0 = coefficients.flatten(2), self.centre.flatten(1)
+        if self.is_box:
+            middle, radius = (self.lower + self.upper).flatten(1) / 2, (self.upper - self.lower).flatten(1) / 2
+            return _product(c, middle) - _product(c.abs(), radius)
+        at_centre = _product(c, x0)
+        if self.norm == "l1":
+            largest: Tensor = c.abs().amax(dim=2)
+            return at_centre - self.eps[:, None] * largest
+        if self.box is None:
+            return at_centre - self.eps[:, None] * _length(c)
+        low, high = ((bound.flatten(1) - x0)[:, None] for bound in (self.lower, self.upper))
+        return at_centre + _split_minimum(c, low, high, self.eps[:, None])
+
+
+def _product(c: Tensor, x: Tensor) -> Tensor:
+    """Return (B, S) products of coefficients (B, S, n) with points (B, n)."""
+    return torch.bmm(c, x[:, :, None])[:, :, 0]
+
+
+def _length(c: Tensor) -> Tensor:
+    length: Tensor = torch.linalg.vector_norm(c, dim=2)
+    return length
+
+
+def _split_minimum(c: Tensor, low: Tensor, high: Tensor, eps: Tensor) -> Tensor:
+    """Return lower bounds of min c.d over ||d||_2 <= eps, low <= d <= high; low <= 0 <= high, (B, 1, n) each."""
+    tiny = torch.finfo(c.dtype).tiny
+    with torch.no_grad():
+        t = eps / _length(c).clamp(min=tiny)
+        for _ in range(_SPLITS):
+            wanted = -t[..., None] * c
+            free = (wanted > low) & (wanted < high)
+            d = torch.clamp(wanted, low, high)
+            room = eps.square() - torch.where(free, 0.0, d).square().sum(dim=2)
+            left = torch.where(free, c, 0.0).square().sum(dim=2)
+            t = torch.where((room > 0) & (left > 0), (room / left.clamp(min=tiny)).sqrt(), t)
+        share = torch.clamp(-t[..., None] * c, low, high) / -t[..., None].clamp(min=tiny)
+        share = torch.where(t[..., None] > 0, share, c)
+    # |p_i| <= |c_i| with the sign of c_i: as a fraction of c it can be differentiated with the split held fixed
+    fraction = torch.where(c != 0, share / torch.where(c != 0, c, 1.0), 1.0).clamp(0.0, 1.0).detach()
+    corner = torch.where(c > 0, low, torch.where(c < 0, high, 0.0))
+    fraction = torch.where((_length(corner) <= eps)[..., None], 0.0, fraction)  # the whole box is in reach
+    p = fraction * c
+    q = c - p
+    within_box: Tensor = torch.minimum(q * low, q * high).sum(dim=2)
+    return within_box - eps * _length(p)

@@ -1,0 +1,25 @@
+"""All local methods, cheap ones first."""
+
+from __future__ import annotations
+
+import difflib
+
+from lipcert.bounds.local.method import AlphaCrown, Crown, Intervals, LocalMethod
+from lipcert.errors import UsageError
+
+LOCAL_METHODS: tuple[LocalMethod, ...] = (Intervals(), Crown(), AlphaCrown())
+
+
+def find_local(name: str) -> LocalMethod:
+    """Return the local method of this name.
+
+    Raises:
+        UsageError: there is none; the nearest name is suggested.
+    """
+    for method in LOCAL_METHODS:
+        if method.name == name:
+            return method
+    names = [method.name for method in LOCAL_METHODS]
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(names)}"
+    raise UsageError(f"there is no local method '{name}': {hint}")

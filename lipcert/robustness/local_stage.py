@@ -1,0 +1,104 @@
+"""The stage of a local method: samples whose margins stay positive on the whole ball.
+
+A proof below the level of the run does not count: the sample stays unknown at that eps, with the level of the proof
+beside it in the records, and the report says how many such samples there are.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from lipcert.bounds.local.method import LocalMethod
+from lipcert.bounds.local.region import Ball
+from lipcert.bounds.local.registry import find_local
+from lipcert.bounds.local.view import View
+from lipcert.bounds.torch_precision import full_precision
+from lipcert.errors import UsageError
+from lipcert.network.graph import Network
+from lipcert.proof.claims import Level
+from lipcert.robustness.settings import Settings
+from lipcert.robustness.stages import Images, Stage
+from lipcert.robustness.verdicts import Ints, Status, Verdicts
+
+BATCH_NUMBERS = 2**19  # numbers in the largest layer of a batch
+LARGEST_BATCH = 200
+
+
+def local_stages(network: Network, settings: Settings, device: str) -> list[Stage]:
+    """Return the stages of the local methods that a run asks for, in order.
+
+    Raises:
+        UsageError: a method does not serve the norm or the network.
+        UnsupportedError: the network has an operator that cannot be executed.
+    """
+    methods = [find_local(name) for name in settings.local_methods]
+    if not methods:
+        return []
+    view = View(network, device)
+    for method in methods:
+        obstacle = method.refuses(view, settings.norm)
+        if obstacle is not None:
+            raise UsageError(f"the method '{method.name}' cannot be used here: {obstacle}")
+    return [LocalStage(view, method, settings) for method in methods]
+
+
+class LocalStage(Stage):
+    """Certifies samples one ball at a time, smallest eps first; what fails at one eps is not tried at larger ones.
+
+    Args of the constructor:
+        view: the network.
+        method: bounds the margins.
+        settings: of the run: radii, norm and level.
+    """
+
+    def __init__(self, view: View, method: LocalMethod, settings: Settings) -> None:
+        self.name = method.name
+        self._view, self._method = view, method
+        self._eps, self._norm, self._required = settings.eps, settings.norm, Level.parse(settings.level)
+        self._batch = max(1, min(LARGEST_BATCH, BATCH_NUMBERS // max(node.size for node in view.nodes)))
+        self._uncounted = np.zeros(len(self._eps), dtype=np.int64)
+
+    def remarks(self) -> tuple[str, ...]:
+        """Say how many samples are proved at a level that does not count."""
+        if not self._uncounted.any():
+            return ()
+        counts = ", ".join(f"{n} at {eps:g}" for n, eps in zip(self._uncounted, self._eps, strict=True))
+        label = self._method.level.label
+        return (
+            f"'{self.name}' proves further samples at level {label} only ({counts}): they count as unknown; "
+            f"--level {label} counts them",
+        )
+
+    def decide(self, images: Images, verdicts: Verdicts, own: int) -> None:
+        """Mark the samples whose margins are proved positive."""
+        failed = np.zeros(len(verdicts), dtype=np.bool_)
+        for column, eps in enumerate(self._eps):
+            open_ = (verdicts.status[:, column] == Status.UNKNOWN) & verdicts.clean & ~failed
+            rows = np.flatnonzero(open_).astype(np.int64)
+            proved = self._proves(images, verdicts.labels, rows, eps)
+            failed[rows[~proved]] = True
+            self._record(verdicts, rows[proved], column, own)
+
+    def _proves(
+        self, images: Images, labels: Ints, rows: Ints, eps: float
+    ) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        """Return which of some samples have positive margins on their balls."""
+        found = [np.zeros(0, dtype=np.bool_)]
+        for start in range(0, len(rows), self._batch):
+            part = rows[start : start + self._batch]
+            ball = Ball.around(self._view.place(torch.from_numpy(images[part])), eps, self._norm)
+            with full_precision():
+                margins = self._method.margins(self._view, ball, torch.from_numpy(labels[part]).to(self._view.device))
+            found.append((margins.amin(dim=1) > 0).cpu().numpy())
+        return np.concatenate(found)
+
+    def _record(self, verdicts: Verdicts, rows: Ints, column: int, own: int) -> None:
+        level = self._method.level
+        verdicts.level[rows, column] = np.maximum(verdicts.level[rows, column], level)
+        if level < self._required:
+            self._uncounted[column] += len(rows)
+            return
+        verdicts.status[rows, column] = Status.CERTIFIED
+        verdicts.stage[rows, column] = own
+        verdicts.radius[rows] = np.maximum(verdicts.radius[rows], self._eps[column])
