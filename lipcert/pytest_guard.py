@@ -90,7 +90,7 @@ class Guard:
         return report
 
     def _judge(self, requirements: Sequence[RequirementResult]) -> None:
-        unmet = [f"not met: {r.text} ({wording.found(r)})" for r in requirements if not r.passed]
+        unmet = [f"not met: {r.text} (actual {wording.found(r)})" for r in requirements if not r.passed]
         if unmet:
             pytest.fail("\n".join(f"lipcert: {line}" for line in unmet), pytrace=False)
         self.checks += 1

@@ -27,7 +27,11 @@ class Document(BaseModel):
 
 
 class ModelInfo(Document):
-    """The network that was looked at."""
+    """The network that was looked at.
+
+    Attributes:
+        statement: the function that claims speak of, in words: which arithmetic, and what is known within intervals.
+    """
 
     path: str
     sha256: str | None
@@ -38,6 +42,7 @@ class ModelInfo(Document):
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
     dtype: str
+    statement: str | None = None
 
 
 class SolverInfo(Document):

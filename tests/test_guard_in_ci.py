@@ -54,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         np.savez(place / "test.npz", images=data["images"][:30], labels=data["labels"][:30])
     # the cheapest method, so that the commands of the page are run as they stand and in seconds
     (place / "lipcert.toml").write_text("[bound]\nmethod = 'product'\n[certify]\nmethod = 'product'\n")
-    (place / "test_model.py").write_text(blocks("python")[0])
+    (place / "test_model.py").write_text(blocks("python")[0].replace("eps=", "method='product', eps="))
     (place / "pytest.ini").write_text(blocks("ini")[0])
     for line in blocks("sh")[0].splitlines():
         assert follow(line, place) == 0, line

@@ -26,6 +26,7 @@ GUARD = f"def test_model(lipcert):\n    {CHECK}\n"
 OTHER = "def test_other():\n    pass\n"
 # where the project was installed before it had the plugin, the plugin is named instead
 PLUGIN = () if entry_points(group="pytest11", name="lipcert") else ("-p", "lipcert.pytest_plugin")
+PLAIN = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")  # the latter takes a second for each session
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +58,7 @@ def run(pytester: pytest.Pytester, files: Path) -> Any:
     def go(text: str, *arguments: str, ini: str = "") -> pytest.RunResult:
         pytester.makeini(f"[pytest]\nfilterwarnings = error\n{ini}")
         pytester.makepyfile(test_guard=text)
-        return pytester.runpytest_inprocess(*PLUGIN, "-p", "no:cacheprovider", *arguments)
+        return pytester.runpytest_inprocess(*PLUGIN, *PLAIN, *arguments)
 
     return go
 
@@ -193,7 +194,7 @@ def test_it_is_the_same_in_other_processes(
 ) -> None:
     pytester.makeini("[pytest]\nlipcert_guards = test_guard.py::test_model\n")
     pytester.makepyfile(test_guard=GUARD + OTHER)
-    command = (sys.executable, "-m", "pytest", *PLUGIN, "-n", "1", "-p", "no:cacheprovider", *flags)
+    command = (sys.executable, "-m", "pytest", *PLUGIN, *PLAIN, "-n", "1", *flags)
     result = pytester.run(*command, timeout=120)
     assert result.ret == code, result.stdout.str()
     assert ("did not run and pass" in result.stdout.str()) == (code == 1)
@@ -206,7 +207,7 @@ def test_nothing_but_pytest_is_imported_before_a_guard_runs(tmp_path: Path) -> N
         "    assert not heavy & set(sys.modules)\n    assert 'lipcert.pytest_plugin' in sys.modules\n"
     )
     found = subprocess.run(
-        [sys.executable, "-m", "pytest", *PLUGIN, "-q", "-p", "no:hypothesispytest", str(tmp_path)],
+        [sys.executable, "-m", "pytest", *PLUGIN, *PLAIN, str(tmp_path)],
         cwd=tmp_path,
         capture_output=True,
         text=True,

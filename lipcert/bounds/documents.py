@@ -8,6 +8,7 @@ from lipcert.bounds.engine import Bound, Row
 from lipcert.network.graph import Network
 from lipcert.proof.claims import Norm
 from lipcert.proof.rules import Step
+from lipcert.proof.statement import statement
 from lipcert.results import BoundResult, LayerContribution, ModelInfo, SolverInfo
 
 
@@ -23,6 +24,7 @@ def model_info(network: Network) -> ModelInfo:
         input_shape=network.input_shape,
         output_shape=network.output_shape,
         dtype=network.dtype,
+        statement=statement(network),
     )
 
 

@@ -49,6 +49,16 @@ class LinearMap:
         return self._compile(np.abs)
 
     @cached_property
+    def magnify_adjoint(self) -> Kernel:
+        """(N, *target) -> (N, *source), |A|' y."""
+        node = replace(self._node, op=_changed(self.op, np.abs))
+        return adjoint_kernel(node, self.source, self._compiler)
+
+    def square(self, x: Tensor) -> Tensor:
+        """Return sum_j A_ij^2 x_j for x >= 0, or an upper bound where coefficients add up; shapes as of `apply`."""
+        return self.magnify(x.sqrt()).square() if _overlaps(self.op, self.source) else self._squares(x)
+
+    @cached_property
     def row_sums(self) -> Tensor:
         """Of the shape `target`: the l1 norm of each row of A."""
         return self.magnify(self._ones)[0]
@@ -56,7 +66,11 @@ class LinearMap:
     @cached_property
     def row_lengths(self) -> Tensor:
         """Of the shape `target`: the l2 norm of each row of A, or an upper bound where coefficients add up."""
-        return self.row_sums if _overlaps(self.op, self.source) else self._compile(np.square)(self._ones)[0].sqrt()
+        return self.square(self._ones)[0].sqrt()
+
+    @cached_property
+    def _squares(self) -> Kernel:
+        return self._compile(np.square)
 
     def rows(self, index: Tensor) -> Tensor:
         """Return some rows of A.

@@ -98,7 +98,7 @@ def verdict(requirement: RequirementResult) -> Text:
     from lipcert.report import wording
 
     mark, style = ("met    ", "green") if requirement.passed else ("not met", "bold red")
-    return Text.assemble((mark, style), f"  {requirement.text}  ({wording.found(requirement)})")
+    return Text.assemble((mark, style), f"  {requirement.text}  (actual {wording.found(requirement)})")
 
 
 def error(line: str) -> None:

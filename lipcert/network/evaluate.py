@@ -23,11 +23,12 @@ def evaluate_nodes(network: Network, x: Float) -> list[Float]:
     """Evaluate a batch as `evaluate` does and return the values of all nodes, (N, *node.shape) each."""
     values: list[Float] = [np.asarray(x, dtype=np.float64)]
     for node in network.nodes[1:]:
-        values.append(_evaluate_node(node, [values[i] for i in node.inputs]))
+        values.append(evaluate_node(node, [values[i] for i in node.inputs]))
     return values
 
 
-def _evaluate_node(node: Node, inputs: list[Float]) -> Float:
+def evaluate_node(node: Node, inputs: list[Float]) -> Float:
+    """Evaluate one node on the values (N, *shape) of its inputs, as `evaluate` does."""
     op, first = node.op, inputs[0]
     match op:
         case Affine():

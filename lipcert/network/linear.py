@@ -10,12 +10,24 @@ flops per sample, and the same number of bytes times 8 / (2 * out/groups) for th
 
 from __future__ import annotations
 
+import math
 from itertools import product
 
 import numpy as np
 
 from lipcert.network.enclosure import Enclosure, Float
-from lipcert.network.operators import Affine, AvgPool, Conv, ConvTranspose, Dense, Gather, Pads, Reshape, Scale
+from lipcert.network.operators import (
+    Affine,
+    AvgPool,
+    Conv,
+    ConvTranspose,
+    Dense,
+    Gather,
+    Operator,
+    Pads,
+    Reshape,
+    Scale,
+)
 
 Shape = tuple[int, ...]
 
@@ -40,6 +52,42 @@ def offset(op: Affine) -> Enclosure | None:
             return op.shift
         case _:
             return None
+
+
+def row_terms(op: Operator) -> int:
+    """Return how many products (or terms) an output entry of an operator adds up at most; 1 where it is not affine."""
+    match op:
+        case Dense():
+            return op.weight.shape[1]
+        case Conv():
+            return math.prod(op.weight.shape[1:])
+        case ConvTranspose():
+            return op.weight.shape[0] // op.groups * math.prod(op.weight.shape[2:])
+        case AvgPool():
+            return math.prod(op.window)
+        case _:
+            return 1
+
+
+def column_terms(op: Affine, in_shape: Shape) -> int:
+    """Return how many products (or terms) an entry of the adjoint's result adds up at most."""
+    match op:
+        case Dense():
+            return op.weight.shape[0]
+        case Conv():
+            terms = op.weight.shape[0] // op.groups * math.prod(op.weight.shape[2:])
+            if op.circular:  # padded positions that wrap around to the same entry
+                sizes = zip(op.padding, in_shape[1:], strict=True)
+                terms *= math.prod(-(-(before + size + after) // size) for (before, after), size in sizes)
+            return terms
+        case ConvTranspose():
+            return math.prod(op.weight.shape[1:])
+        case AvgPool():
+            return math.prod(op.window)
+        case Gather():
+            return int(np.bincount(op.index[op.index >= 0], minlength=1).max())
+        case _:
+            return 1
 
 
 def apply_linear(op: Affine, x: Float, weight: Float | None, out_shape: Shape) -> Float:
@@ -175,7 +223,7 @@ def _fold(windows: Float, stride: Shape, dilation: Shape, padding: Pads, shape: 
     rank = len(stride)
     kernel, out = windows.shape[2 : 2 + rank], windows.shape[2 + rank :]
     reach = tuple(d * (k - 1) + s * (o - 1) + 1 for k, o, s, d in zip(kernel, out, stride, dilation, strict=True))
-    canvas = np.zeros((*windows.shape[:2], *reach))
+    canvas = np.zeros((*windows.shape[:2], *reach), dtype=windows.dtype)
     by_position = np.moveaxis(windows, range(2, 2 + rank), range(rank))
     for position in product(*(range(k) for k in kernel)):
         target = tuple(

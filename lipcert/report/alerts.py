@@ -73,6 +73,6 @@ def _file_of(result: CheckResult) -> str:
 
 def _requirements(requirements: Sequence[RequirementResult], file: str) -> tuple[Alert, ...]:
     return tuple(
-        Alert(REQUIREMENT, r.passed, f"{'met' if r.passed else 'not met'}: {r.text} ({wording.found(r)})", file)
+        Alert(REQUIREMENT, r.passed, f"{'met' if r.passed else 'not met'}: {r.text} (actual {wording.found(r)})", file)
         for r in requirements
     )

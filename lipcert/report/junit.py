@@ -21,5 +21,5 @@ def report_junit(report: Report) -> str:
 def _case(report: Report, requirement: RequirementResult) -> TestCase:
     case = TestCase(requirement.text, classname=f"lipcert.{report.norm}", time=0)
     if not requirement.passed:
-        case.result = [Failure(f"not met: {wording.found(requirement)}", "requirement")]
+        case.result = [Failure(f"the actual value is {wording.found(requirement)}", "requirement")]
     return case

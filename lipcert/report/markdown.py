@@ -50,8 +50,8 @@ def _verdicts(requirements: Sequence[RequirementResult]) -> list[str]:
         return []
     lines = ["| requirement | actual | verdict |", "|---|--:|---|"]
     for r in requirements:
-        value = wording.found(r).removeprefix("actual ")
-        lines.append(f"| `{_literal(r.text)}` | {value} | {'✓ met' if r.passed else '✗ **not met**'} |")
+        verdict = "✓ met" if r.passed else "✗ **not met**"
+        lines.append(f"| `{_literal(r.text)}` | {wording.found(r)} | {verdict} |")
     return [*lines, ""]
 
 

@@ -69,8 +69,8 @@ def actual(requirement: RequirementResult) -> str:
 def found(requirement: RequirementResult) -> str:
     """Return the value found and, where it was held against one, the baseline."""
     if requirement.baseline is None:
-        return f"actual {actual(requirement)}"
-    return f"actual {actual(requirement)}, baseline {_shown(requirement, requirement.baseline)}"
+        return actual(requirement)
+    return f"{actual(requirement)}, baseline {_shown(requirement, requirement.baseline)}"
 
 
 def _shown(requirement: RequirementResult, value: float | None) -> str:

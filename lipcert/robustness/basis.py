@@ -13,6 +13,7 @@ from lipcert.bounds.documents import contributions
 from lipcert.errors import InconclusiveError
 from lipcert.network.enclosure import Float
 from lipcert.network.graph import Network
+from lipcert.network.linear import row_terms
 from lipcert.network.normal import strip_softmax
 from lipcert.proof.claims import Level, Norm
 from lipcert.proof.refusal import Refused
@@ -24,10 +25,8 @@ from lipcert.robustness.found import Found, find_bounds
 from lipcert.robustness.head import Head
 from lipcert.robustness.margins import Margins, l2_dilation, margin_slopes
 from lipcert.robustness.precision import FLOAT32, FLOAT64, PRECISIONS, Precision
-from lipcert.robustness.rounding_model import dot_length
 from lipcert.robustness.settings import Settings
 
-CERTIFICATE, MARGINS = "bound.lipcert", "margins.lipcert"  # in the folder of a run
 SMALL_WORK = 2.0**26  # multiplications (hundredths of a second) up to which everything is done in float64 at once
 
 
@@ -61,7 +60,7 @@ class Basis:
 
     def passes(self, samples: int) -> list[ForwardPass]:
         """Return the forward passes to try in turn: float32 first where float64 for all would take long."""
-        work = samples * sum(node.size * dot_length(node.op) for _, node in self.executed.affine_nodes())
+        work = samples * sum(node.size * row_terms(node.op) for _, node in self.executed.affine_nodes())
         precisions = honest_precisions()
         if work <= SMALL_WORK:
             precisions = (FLOAT64,)

@@ -52,7 +52,7 @@ from lipcert.bounds.torch_kernels import parts_of
 from lipcert.network.activations import SOFTPLUS_GAP
 from lipcert.network.enclosure import Enclosure, Float
 from lipcert.network.graph import Network, Node, Shape
-from lipcert.network.linear import coefficients, offset
+from lipcert.network.linear import coefficients, offset, row_terms
 from lipcert.network.operators import (
     Affine,
     AvgPool,
@@ -61,7 +61,6 @@ from lipcert.network.operators import (
     Dense,
     Elementwise,
     Gather,
-    Operator,
     Reshape,
     Scale,
     Softmax,
@@ -164,23 +163,8 @@ def _dot_error(chain: int, precision: Precision) -> float:
 
 def _chain_length(op: Affine, chunk: int | None) -> int:
     """Return t: products and sums of a dot product in any order, the bias, and a division or the sum of chunks."""
-    count, size = parts_of(dot_length(op), chunk if isinstance(op, Dense) else None)
+    count, size = parts_of(row_terms(op), chunk if isinstance(op, Dense) else None)
     return size + 2 if count == 1 else size + count + 2
-
-
-def dot_length(op: Operator) -> int:
-    """Return how many products (or terms) an output entry adds up."""
-    match op:
-        case Dense():
-            return op.weight.shape[1]
-        case Conv():
-            return math.prod(op.weight.shape[1:])
-        case ConvTranspose():
-            return op.weight.shape[0] // op.groups * math.prod(op.weight.shape[2:])
-        case AvgPool():
-            return math.prod(op.window)
-        case _:
-            return 1
 
 
 def _cast_error(op: Affine, precision: Precision) -> float:

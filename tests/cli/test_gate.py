@@ -85,6 +85,21 @@ def test_requirements_on_a_certified_bound(cli: Any, work: Path) -> None:
     assert "baseline 4.44" in shown.out
 
 
+def test_a_model_that_got_worse_is_certified_and_caught(cli: Any, work: Path) -> None:
+    model = onnx.load(work / "digits.onnx")
+    for tensor in model.graph.initializer:
+        if list(tensor.dims) in ([10, 128], [128, 10], [10]):
+            tensor.CopyFrom(numpy_helper.from_array(np.float32(1.25) * numpy_helper.to_array(tensor), tensor.name))
+    onnx.save(model, work / "digits.onnx")
+    assert cli("bound", "digits.onnx", "--method", "product", "--out", "digits.lipcert").code == 0
+    held = ("--require", "bound <= 1.05 * baseline", "--baseline", "baseline.json")
+    found = cli("check", "digits.lipcert", "digits.onnx", *held, "--json")
+    assert (found.code, found.document["valid"]) == (1, True)
+    (verdict,) = found.document["requirements"]
+    assert verdict["actual"] > 1.2 * verdict["baseline"]
+    assert verdict["threshold"] == pytest.approx(1.05 * verdict["baseline"])
+
+
 def test_an_invalid_certificate_outweighs_a_requirement_and_meets_none(cli: Any, work: Path) -> None:
     flip_one_bit(work / "digits.onnx")
     found = cli("check", "digits.lipcert", "digits.onnx", "--require", "bound <= 1e9", "--json")

@@ -22,7 +22,7 @@ from lipcert.errors import LipcertError, UsageError
 from lipcert.network import Network
 from lipcert.network.enclosure import Enclosure
 from lipcert.network.graph import Node
-from lipcert.network.operators import Dense
+from lipcert.network.operators import AvgPool, Dense, Elementwise
 from lipcert.proof import Certificate, Claim, Reason, check
 from lipcert.proof.exact import RULES as EXACT
 from lipcert.proof.exact.balls import Matrix, largest, upper
@@ -46,14 +46,15 @@ METHODS = (
     ("gershgorin", "l2"),
     ("eclipse-fast", "l2"),
     ("lip-lt", "l2"),
-    ("lipsdp-conv", "l2"),
 )
+
+OF_MARGINS = ("absolute", "eclipse-fast")
 
 
 def certificates(network: Network) -> Iterator[Certificate]:
     """Yield a certificate of each method that serves, and the same with the least claim that float64 proves."""
     for method, norm in METHODS:
-        for quantity in ("output", "margins"):
+        for quantity in ("output", "margins") if method in OF_MARGINS else ("output",):
             try:
                 made = bound(network, method, norm, quantity=quantity).certificate
             except LipcertError:
@@ -81,13 +82,22 @@ def test_the_engines_agree_on_the_zoo(name: str) -> None:
     assert count > 0
 
 
-@settings(max_examples=25, deadline=None)
-@given(networks())
+@settings(max_examples=8, deadline=None)
+@given(networks(max_depth=4))
 def test_the_engines_agree_on_random_networks(network: Network) -> None:
     for made in certificates(network):
         assert check(made, network, "float64").valid
         verdict = check(made, network, "exact")
         assert verdict.valid, (made.rule, made.claim, verdict.text)
+
+
+def test_all_frequencies() -> None:
+    for name in ("1d convolutions, grouped and dilated", "circular convolutions"):
+        made = bound(zoo()[name], "lipsdp-conv").certificate
+        assert made.rule == "shift-invariant/v1"
+        assert check(made, zoo()[name], "exact").valid
+        lower = replace(made, witness={**made.witness, "inverse_square": made.witness["inverse_square"] * 1.01})
+        assert [check(lower, zoo()[name], e).reason for e in ("float64", "exact")] == [Reason.REFUSED] * 2
 
 
 def test_margins_and_stretches() -> None:
@@ -146,8 +156,6 @@ def exact_inequality(network: Network, multipliers: np.ndarray, target: float) -
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6), st.floats(0.2, 2.0), st.sampled_from([0.0, 0.01, -0.5]))
 def test_the_multiplier_rule_decides_as_rational_numbers_do(seed: int, scale: float, slope: float) -> None:
-    from lipcert.network.operators import Elementwise
-
     activation = Elementwise("leaky_relu", (np.array(slope),)) if slope else Elementwise("relu")
     network = subject(mlp(matrices(seed, 2, 3, 2, 1), activation), "output")
     rng = np.random.default_rng(seed)
@@ -195,7 +203,7 @@ def as_rational(value: Fraction) -> object:
 def test_blocks_with_fill_in_are_eliminated_rightly() -> None:
     rng = np.random.default_rng(0)
     ends = [0, 2, 5, 7, 11]
-    for case in range(60):
+    for case in range(30):
         factor = rng.integers(-3, 4, (11, 11 if case % 2 else 10))
         matrix = factor @ factor.T
         lowered = [[Fraction(int(x)) for x in row] for row in matrix]
@@ -308,3 +316,17 @@ except UsageError as error:
 def test_without_python_flint_one_line_says_what_to_install() -> None:
     run = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False)
     assert run.stdout.strip() == "the exact engine needs python-flint: pip install 'lipcert[exact]'", run.stderr
+
+
+def test_a_pool_without_counts_is_refused() -> None:
+    ones, zeros = np.ones((1, 1)), np.zeros((1, 1))
+    for counts in (ones, zeros):
+        node = Node("pool", AvgPool((2, 2), (2, 2), ((0, 0), (0, 0)), counts), (0,), (1, 1, 1))
+        with ctx.workprec(128):
+            if counts is ones:
+                assert upper(operator_norm(node, (1, 2, 2), "l1", None)) == 1.0
+                assert upper(operator_norm(node, (1, 2, 2), "linf", None)) == 4.0
+            else:
+                for norm in ("l1", "l2"):
+                    with pytest.raises(Refused, match="counts"):
+                        operator_norm(node, (1, 2, 2), norm, None)

@@ -15,9 +15,9 @@ from lipcert.network import Network
 from lipcert.network.readers import load
 from lipcert.proof import Certificate, Claim, Level, Reason, Verdict
 from lipcert.proof.rules.stretches import pack
-from lipcert.testing import mutations
 from lipcert.testing.build import matrices, mlp
-from lipcert.testing.mutations import FAULTS, MUTATIONS, Case, Mutant, fate_of, kill_rate, mutants
+from lipcert.testing.mutations import FAULTS, MUTATIONS, Case, Fate, Mutant, fate_of, kill_rate, mutants
+from lipcert.testing.mutations import fates as fates_module
 from lipcert.testing.zoo import zoo
 
 ROUNDS = 6
@@ -49,7 +49,7 @@ def cases() -> Iterator[Case]:
 CASES = list(cases())
 
 
-def tally(case: Case, seed: int, rounds: int) -> Counter[tuple[str, mutations.Fate]]:
+def tally(case: Case, seed: int, rounds: int) -> Counter[tuple[str, Fate]]:
     return Counter((mutant.kind, fate_of(mutant)) for mutant in mutants(case, seed, rounds))
 
 
@@ -93,7 +93,7 @@ def test_a_broken_checker_is_found_out(monkeypatch: pytest.MonkeyPatch, checker:
     case = CASES[0]
     low = replace(case.certificate, claim=Claim("l2", "output", 1e-3))
     assert fate_of(Mutant("low", low.to_bytes(), case.network)) == "rejected"
-    monkeypatch.setattr(mutations, "check", checker)
+    monkeypatch.setattr(fates_module, "check", checker)
     assert fate_of(Mutant("low", low.to_bytes(), case.network)) == fate
 
 

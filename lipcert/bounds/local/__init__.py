@@ -7,8 +7,12 @@ Where things are, lowest first; everything is torch, on any device, in float32 o
   (apply, adjoint, magnitudes) from `bounds.torch_linear`. Every affine application of this room goes through it.
 * `curves`, `lines`, `relaxations`, `selections`: linear bounds of activations on a box.
 * `intervals`: boxes of all nodes by interval propagation and norms.
-* `backward`: linear bounds from any node back to the input, under given relaxations.
-* `crown`, `alpha_crown`: the methods made of these; `method`, `registry`: their common face.
+* `backward`: linear bounds from any node back to the input, under given relaxations; `patches`: rows of convolutions
+  kept as windows on that way.
+* `margins`: from bounds to margins of the label against every rival.
+* `sectors`, `choices`: slopes of activations on a box; which entries a sorting or a maximum may copy.
+* `masked_norms`, `reaches`, `pruning`: l2 norms without what is constant on the region; `gradients`: boxes of gradients.
+* `crown`, `alpha_crown`, `pruned`, `jacobian`: the methods made of these; `method`, `registry`: their common face.
 
 Level of everything here: numerical. It holds in real arithmetic; the rounding of these computations is not counted.
 """

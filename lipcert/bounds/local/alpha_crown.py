@@ -95,7 +95,7 @@ def optimised_bounds(
             chosen |= {index: pair.relaxation() for index, pair in slopes.items()}
             bounds = lower_bounds(view, ball, chosen, start, coefficients)
             best = torch.fmax(best, bounds.detach())
-            if step == steps:
+            if step == steps or not bounds.requires_grad:
                 break
             optimiser.zero_grad()
             torch.autograd.backward(-bounds.sum())

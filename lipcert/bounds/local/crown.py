@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lipcert.bounds.local.backward import PLAIN, Pass, bounds_of, lower_bounds
 from lipcert.bounds.local.intervals import Boxes
+from lipcert.bounds.local.lines import value_range
 from lipcert.bounds.local.margins import differences, margins_on_boxes
 from lipcert.bounds.local.region import Ball
 from lipcert.bounds.local.relaxations import Box, Relaxation, relax
@@ -71,13 +72,16 @@ def margins(relaxed: Relaxed, labels: Tensor) -> Tensor:
 
 
 def undecided(view: View, index: int, box: Box) -> Tensor:
-    """Return (B, size) at which entries of a node some activation that reads it is not linear on the box."""
+    """Return (B, size) at which entries of a node a narrower box would make the lines of an activation better."""
     low, high = box
     found = torch.zeros_like(low, dtype=torch.bool)
     for user in view.network.consumers[index]:
         op = view.nodes[user].op
         if isinstance(op, Elementwise):
             shape = view.activation(user)
+            if _is_read(view, user):  # the image of the box is a box that matters too
+                least, most = value_range(shape, low, high)
+                found = found | (most > least)
             if not shape.curve.is_straight:
                 found = found | (high > low)
             for kink in shape.curve.kinks(*shape.parameters):
@@ -88,16 +92,35 @@ def undecided(view: View, index: int, box: Box) -> Tensor:
     return found.flatten(1)
 
 
+def _is_read(view: View, index: int) -> bool:
+    """Whether an activation reads a node, reshaped or not."""
+    users = view.network.consumers[index]
+    ops = [view.nodes[user].op for user in users]
+    return any(isinstance(op, Activation) for op in ops) or any(
+        isinstance(op, Reshape) and _is_read(view, user) for op, user in zip(ops, users, strict=True)
+    )
+
+
 def _is_tight(view: View, ball: Ball, index: int) -> bool:
-    """Whether a node's box is exact already: one affine map of an input without further walls."""
-    at = index
-    if isinstance(view.nodes[at].op, Affine) and not isinstance(view.nodes[at].op, Reshape):
+    """Whether a backward pass has nothing to add to a node's box.
+
+    So it is for one affine map of an input without further walls, whose box is exact, and for elementwise activations,
+    whose box is the exact image of one that was narrowed before.
+    """
+    at = _behind_reshapes(view, index)
+    if isinstance(view.nodes[at].op, Elementwise):
+        return True
+    if isinstance(view.nodes[at].op, Affine):
         if ball.box is not None and not ball.is_box:
             return False
-        at = view.nodes[at].inputs[0]
-    while isinstance(view.nodes[at].op, Reshape):
-        at = view.nodes[at].inputs[0]
+        at = _behind_reshapes(view, view.nodes[at].inputs[0])
     return at == 0
+
+
+def _behind_reshapes(view: View, index: int) -> int:
+    while isinstance(view.nodes[index].op, Reshape):
+        index = view.nodes[index].inputs[0]
+    return index
 
 
 def _narrow(grown: Boxes, relaxations: dict[int, Relaxation], index: int, way: Pass) -> None:

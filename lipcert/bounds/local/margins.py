@@ -26,6 +26,12 @@ def differences(view: View, labels: Tensor) -> Tensor:
     return a.reshape(*others.shape, *view.nodes[-1].shape)
 
 
+def outputs(view: View, samples: int) -> Tensor:
+    """Return (samples, classes, *output_shape) coefficients of each single output."""
+    basis = torch.eye(view.classes, dtype=view.dtype, device=view.device)
+    return basis.expand(samples, -1, -1).reshape(samples, view.classes, *view.nodes[-1].shape)
+
+
 def settle(bounds: Tensor, ball: Ball, labels: Tensor) -> Tensor:
     """Return (B, classes) margins from those of the rivals.
 
@@ -35,6 +41,11 @@ def settle(bounds: Tensor, ball: Ball, labels: Tensor) -> Tensor:
     safe = torch.where(torch.isfinite(bounds) & ball.valid[:, None], bounds, -torch.inf)
     full = safe.new_full((len(safe), safe.shape[1] + 1), torch.inf)
     return full.scatter(1, rivals(labels, full.shape[1]), safe)
+
+
+def proved(constants: Tensor, ball: Ball) -> Tensor:
+    """Return (B, S) local constants, infinite where they are no number or the sample is not valid."""
+    return torch.where(torch.isfinite(constants) & ball.valid[:, None], constants, torch.inf)
 
 
 def margins_on_boxes(view: View, found: list[Box], labels: Tensor) -> Tensor:

@@ -13,7 +13,10 @@ from lipcert.bounds.local.intervals import boxes
 from lipcert.bounds.local.margins import margins_on_boxes, settle
 from lipcert.bounds.local.region import Ball
 from lipcert.bounds.local.view import View
+from lipcert.network.enclosure import Float
 from lipcert.proof.claims import NORMS, Level, Norm
+from lipcert.proof.local import Evaluator, Ints, Region
+from lipcert.proof.refusal import Refused
 
 
 class LocalMethod(ABC):
@@ -25,6 +28,7 @@ class LocalMethod(ABC):
         norms: norms it serves.
         cost: what it costs, in words.
         level: of its bounds.
+        derived: whether `verified_margins` derives its bounds again, at level verified.
     """
 
     name: ClassVar[str]
@@ -32,6 +36,7 @@ class LocalMethod(ABC):
     norms: ClassVar[frozenset[Norm]] = frozenset(NORMS)
     cost: ClassVar[str]
     level: ClassVar[Level] = Level.NUMERICAL
+    derived: ClassVar[bool] = False
 
     def refuses(self, view: View, norm: Norm) -> str | None:
         """Return why this method cannot serve a network, or None where it can."""
@@ -52,6 +57,19 @@ class LocalMethod(ABC):
         """
         return settle(self._margins(view, ball, labels), ball, labels)
 
+    def verified_margins(self, evaluator: Evaluator, region: Region, labels: Ints) -> Float:
+        """Return what `margins` does, derived with every rounding error counted. Level: verified.
+
+        Args:
+            evaluator: of the same network.
+            region: B regions.
+            labels: (B,) int64.
+
+        Raises:
+            Refused: this process does not compute as proofs assume, or the method is not `derived`.
+        """
+        raise Refused(f"the bounds of '{self.name}' have no verified form")
+
     @abstractmethod
     def _margins(self, view: View, ball: Ball, labels: Tensor) -> Tensor:
         """Return (B, classes - 1) bounds for the rivals in order; numbers that are not finite prove nothing."""
@@ -63,6 +81,11 @@ class Intervals(LocalMethod):
     name: ClassVar[str] = "intervals"
     summary: ClassVar[str] = "interval propagation, intersected with centre +- radius times norms"
     cost: ClassVar[str] = "two forward passes"
+    derived: ClassVar[bool] = True
+
+    def verified_margins(self, evaluator: Evaluator, region: Region, labels: Ints) -> Float:
+        """Derive the bounds in the proof room."""
+        return evaluator.intervals(region, labels)
 
     def _margins(self, view: View, ball: Ball, labels: Tensor) -> Tensor:
         return margins_on_boxes(view, boxes(view, ball), labels)
@@ -74,6 +97,11 @@ class Crown(LocalMethod):
     name: ClassVar[str] = "crown"
     summary: ClassVar[str] = "linear bounds sent backwards from every layer (CROWN)"
     cost: ClassVar[str] = "one backward pass per undecided neuron"
+    derived: ClassVar[bool] = True
+
+    def verified_margins(self, evaluator: Evaluator, region: Region, labels: Ints) -> Float:
+        """Derive the bounds in the proof room."""
+        return evaluator.crown(region, labels)
 
     def _margins(self, view: View, ball: Ball, labels: Tensor) -> Tensor:
         return crown.margins(crown.relax_network(view, ball), labels)

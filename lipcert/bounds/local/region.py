@@ -118,7 +118,7 @@ class Ball:
         if self.box is None:
             return at_centre - self.eps[:, None] * _length(c)
         low, high = ((bound.flatten(1) - x0)[:, None] for bound in (self.lower, self.upper))
-        return at_centre + _split_minimum(c, low, high, self.eps[:, None])
+        return at_centre + split_minimum(c, low, high, self.eps[:, None])
 
 
 def _product(c: Tensor, x: Tensor) -> Tensor:
@@ -131,8 +131,14 @@ def _length(c: Tensor) -> Tensor:
     return length
 
 
-def _split_minimum(c: Tensor, low: Tensor, high: Tensor, eps: Tensor) -> Tensor:
-    """Return lower bounds of min c.d over ||d||_2 <= eps, low <= d <= high; low <= 0 <= high, (B, 1, n) each."""
+def split_minimum(c: Tensor, low: Tensor, high: Tensor, eps: Tensor) -> Tensor:
+    """Return (B, S) lower bounds of min c.d over ||d||_2 <= eps, low <= d <= high.
+
+    Args:
+        c: (B, S, n).
+        low, high: (B, 1, n), low <= 0 <= high.
+        eps: (B, 1), not negative.
+    """
     tiny = torch.finfo(c.dtype).tiny
     with torch.no_grad():
         t = eps / _length(c).clamp(min=tiny)

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import difflib
 
+from lipcert.bounds.local.jacobian import JacobianBounds
 from lipcert.bounds.local.method import AlphaCrown, Crown, Intervals, LocalMethod
+from lipcert.bounds.local.pruned import PrunedCrown, PrunedIntervals
 from lipcert.errors import UsageError
 
-LOCAL_METHODS: tuple[LocalMethod, ...] = (Intervals(), Crown(), AlphaCrown())
+LOCAL_METHODS: tuple[LocalMethod, ...] = (
+    Intervals(),
+    Crown(),
+    AlphaCrown(),
+    PrunedIntervals(),
+    PrunedCrown(),
+    JacobianBounds(),
+)
 
 
 def find_local(name: str) -> LocalMethod:

@@ -21,6 +21,8 @@ from torch import Tensor
 from lipcert.bounds.local.lines import Shape, cells, sag
 from lipcert.bounds.local.relaxations import Box
 
+_FUNCTION_ERRORS = 4.0  # units in which the values of an activation may be wrong
+
 
 @dataclass(frozen=True)
 class Sector:
@@ -90,12 +92,14 @@ def _settled(alpha: Tensor, beta: Tensor) -> Sector:
 def _slopes(shape: Shape, piece: int, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Return bounds of f' on cells [a, b] of a piece; of no meaning where a = b."""
     width = b - a
-    rise = shape.function(b, *shape.parameters) - shape.function(a, *shape.parameters)
-    chord = rise / torch.where(width > 0, width, 1.0)
+    left, right = (shape.function(end, *shape.parameters) for end in (a, b))
+    safe = torch.where(width > 0, width, 1.0)
+    chord = (right - left) / safe
     if shape.curve.second[piece] is None:
         return chord, chord
     least, most = shape.curve.bend(piece, a, b, shape.parameters)
-    reach = torch.maximum(least.abs(), most.abs()) * width
+    rounding = _FUNCTION_ERRORS * torch.finfo(a.dtype).eps * (left.abs() + right.abs()) / safe  # cells may be tiny
+    reach = torch.maximum(least.abs(), most.abs()) * width + rounding
     alpha, beta = shape.slopes
     return torch.maximum(chord - reach, alpha), torch.minimum(chord + reach, beta)
 

@@ -24,6 +24,7 @@ from lipcert.network.operators import Affine, Elementwise
 from lipcert.proof.claims import Norm
 from lipcert.proof.refusal import Refused
 from lipcert.proof.rules import RULES
+from lipcert.proof.rules.base import Step
 
 
 class View:
@@ -64,7 +65,7 @@ class View:
                 self.maps[index] = LinearMap(node, shapes[node.inputs[0]], compiler)
             elif isinstance(node.op, Elementwise):
                 self._shapes[index] = self._shape(node.op, node.name)
-        self._lipschitz: dict[Norm, tuple[float, ...]] = {}
+        self._steps: dict[Norm, dict[int, Step]] = {}
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the outputs (N, classes) of a batch (N, *input_shape)."""
@@ -101,19 +102,25 @@ class View:
 
         From the product of certified operator norms; infinite where there is no theorem. Computed once.
         """
-        if norm not in self._lipschitz:
-            self._lipschitz[norm] = self._product(norm)
-        return self._lipschitz[norm]
+        steps = self._derived(norm)
+        others = (steps[i].cumulative if i in steps else math.inf for i in range(1, len(self.nodes)))
+        return (1.0, *others)
 
-    def _product(self, norm: Norm) -> tuple[float, ...]:
-        found = [1.0] + [math.inf] * (len(self.nodes) - 1)
-        try:
-            proposal = Product().propose(self.network, norm, None)
-            for step in RULES[proposal.rule].derive(self.network, norm, proposal.witness).steps:
-                found[step.node] = step.cumulative
-        except Refused:
-            return (1.0, *(math.inf,) * (len(self.nodes) - 1))
-        return tuple(found)
+    def operator_norm(self, index: int) -> float:
+        """Return a certified bound of the l2 norm of an affine node's linear part; infinite where none is known."""
+        steps = self._derived("l2")
+        return steps[index].factor if index in steps else math.inf
+
+    def _derived(self, norm: Norm) -> dict[int, Step]:
+        """Return the steps of the product rule by node; none where it refuses the network."""
+        if norm not in self._steps:
+            try:
+                proposal = Product().propose(self.network, norm, None)
+                steps = RULES[proposal.rule].derive(self.network, norm, proposal.witness).steps
+            except Refused:
+                steps = ()
+            self._steps[norm] = {step.node: step for step in steps}
+        return self._steps[norm]
 
     def _shape(self, op: Elementwise, name: str) -> Shape:
         parameters = tuple(self._place(np.asarray(p, dtype=np.float64)) for p in op.params)

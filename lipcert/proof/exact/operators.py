@@ -15,7 +15,7 @@ from lipcert.network.linear import dense_matrix
 from lipcert.network.operators import Affine, AvgPool, Conv, Dense
 from lipcert.proof.exact.balls import MAX_ENTRIES, Matrix, balls, scale_rows
 from lipcert.proof.lifted import operator_matrix, wraps
-from lipcert.proof.refusal import TooLarge
+from lipcert.proof.refusal import Refused, TooLarge
 
 
 def matrix_of(node: Node, before: Shape) -> Matrix:
@@ -23,6 +23,7 @@ def matrix_of(node: Node, before: Shape) -> Matrix:
 
     Raises:
         TooLarge: it is too large for the exact engine.
+        Refused: counts of an average pool are not positive numbers.
     """
     op = node.op
     assert isinstance(op, Affine)
@@ -30,6 +31,8 @@ def matrix_of(node: Node, before: Shape) -> Matrix:
         size = f"{node.size} x {prod(before)}"
         raise TooLarge(f"'{node.name}' ({size}) is too large for the exact engine (at most {MAX_ENTRIES} entries)")
     if isinstance(op, AvgPool):
+        if not (np.isfinite(op.counts).all() and (op.counts > 0).all()):
+            raise Refused(f"the counts of '{node.name}' are not positive numbers")
         ones = AvgPool(op.window, op.stride, op.padding, np.ones_like(op.counts))
         sums = balls(dense_matrix(ones, before, node.shape))
         counts = np.broadcast_to(op.counts, node.shape).ravel().tolist()

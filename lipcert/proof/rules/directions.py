@@ -125,5 +125,5 @@ def read_sets(lifted: Lifted, witness: Witness) -> tuple[list[Witness], Float, l
         raise Refused(f"'pairs' are two integers each, from 0 to {count - 1}")
     if multipliers.ndim != 2 or len(multipliers) != sets or targets.shape != (sets,):
         raise Refused("there is one set of multipliers with its inverse square for the output and for each pair")
-    parts = [{"multipliers": multipliers[k], "inverse_square": targets[k : k + 1]} for k in range(sets)]
+    parts: list[Witness] = [{"multipliers": multipliers[k], "inverse_square": targets[k : k + 1]} for k in range(sets)]
     return parts, gram, [(int(i), int(j)) for i, j in pairs]

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from local_regions import ROUNDING, points_inside
 from strategies import networks, random_network
 
 from lipcert.bounds.local.crown import margins, relax_network
@@ -19,8 +20,6 @@ from lipcert.bounds.local.margins import margins_on_boxes, rivals, settle
 from lipcert.bounds.local.region import Ball
 from lipcert.bounds.local.view import View
 from lipcert.testing.zoo import zoo
-
-ROUNDING = 1e-11
 
 
 def _view(network):
@@ -33,23 +32,6 @@ def _ball(view, seed, eps, norm, box=None, count=3):
     if box is not None:
         centre = np.clip(centre, *box)
     return Ball.around(torch.from_numpy(centre), eps, norm, box)
-
-
-def points_inside(ball, seed, count=40):
-    """(count, B, *shape) points of the region: on its border, inside, and towards its corners."""
-    rng = np.random.default_rng(seed)
-    centre = ball.centre.numpy()
-    steps = rng.normal(size=(count, *centre.shape)) * rng.choice([1.0, 0.0], size=(count, *centre.shape), p=[0.7, 0.3])
-    flat = steps.reshape(count, len(centre), -1)
-    if ball.norm == "linf":
-        flat = np.sign(flat)
-    order = {"l1": 1, "l2": 2, "linf": np.inf}[ball.norm]
-    sizes = np.linalg.norm(flat, ord=order, axis=2, keepdims=True)
-    radius = ball.eps.numpy()[:, None] * rng.choice([1.0, 0.5], size=(count, 1, 1)) * (1.0 - 2.0**-40)
-    moved = (flat / np.maximum(sizes, 1e-300) * radius).reshape(steps.shape) + centre
-    if ball.box is not None:  # the projection onto the box brings no point farther from the centre, which is inside
-        moved = np.clip(moved, *ball.box)
-    return torch.from_numpy(moved)
 
 
 def _assert_boxes_hold(view, ball, found, seed):

@@ -1,0 +1,196 @@
+"""Lower bounds of margins on balls, every rounding counted: intervals and CROWN, a batch at a time.
+
+Boxes grow in node order; where an activation reads a node and is not linear on its box, the box is narrowed by linear
+functions sent back to the input. Slopes of the lines may be anything. The evaluator takes those of least area itself;
+for the margins they may be proposed, for each margin its own (alpha-CROWN), and only the intercepts are derived.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+
+from lipcert.network.enclosure import Float
+from lipcert.network.graph import Network
+from lipcert.network.normal import normal_form, strip_softmax
+from lipcert.network.operators import Activation, Affine, Elementwise
+from lipcert.proof.environment import require_ieee
+from lipcert.proof.local.affine import Box
+from lipcert.proof.local.backward import Account, Backward
+from lipcert.proof.local.boxes import Steps, next_box
+from lipcert.proof.local.region import Mask, Region, linear_on_box
+from lipcert.proof.local.straight import Lines, kinks, lines
+
+Ints = npt.NDArray[np.int64]
+Slopes = Mapping[int, tuple[Float, Float]]
+
+BUDGET = 2**27  # bytes for the coefficients of functions sent back at a time
+_COPIES = 12  # arrays of the size of the coefficients that live at once
+
+
+class Evaluator:
+    """Verified local bounds of one network.
+
+    Args of the constructor:
+        network: as read; its enclosures' radii are counted.
+
+    Attributes:
+        steps: its normal form without a last softmax, prepared.
+
+    Raises:
+        Refused: the network has a node without a verified local rule.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self.steps = Steps(normal_form(strip_softmax(network)))
+
+    @np.errstate(all="ignore")
+    def intervals(self, region: Region, labels: Ints) -> Float:
+        """Return lower bounds of the label's logit minus each rival's, from boxes alone.
+
+        Args:
+            region: B balls.
+            labels: (B,) classes.
+
+        Returns:
+            (B, classes): infinite for the label itself, minus infinity where nothing is proved. Level: verified.
+
+        Raises:
+            Refused: the arithmetic of the process is not IEEE 754.
+        """
+        require_ieee()
+        found, relaxed = self._boxes(region), dict[int, Lines]()
+        return self._settled(self._on_boxes(found, relaxed, labels), found, region, labels)
+
+    @np.errstate(all="ignore")
+    def crown(self, region: Region, labels: Ints, slopes: Slopes = MappingProxyType({})) -> Float:
+        """Return lower bounds as `intervals` does, the better of linear functions sent back and boxes.
+
+        Args:
+            region, labels: see `intervals`.
+            slopes: for the margins only, by index of an elementwise node of `steps`: slopes of the lines below and
+                above, (B, 1 or classes - 1, *shape) each, the rivals in order. Any numbers will do.
+        """
+        require_ieee()
+        found, relaxed = self._narrowed_boxes(region)
+        for index, proposed in slopes.items():
+            node = self.steps.nodes[index]
+            assert isinstance(node.op, Elementwise)
+            relaxed[index] = lines(node.op, *found[node.inputs[0]], slopes=proposed)
+        last = len(self.steps.nodes) - 1
+        a = differences(labels, self.steps.nodes[last].size)
+        account = Account.zero(a)
+        back = Backward(self.steps, found, relaxed)
+        best = account.below(region.minimum(back.send(last, a, account)))
+        return self._settled(np.maximum(best, self._on_boxes(found, relaxed, labels)), found, region, labels)
+
+    def _boxes(self, region: Region) -> list[Box]:
+        found: list[Box] = [region.ends]
+        while len(found) < len(self.steps.nodes):
+            found.append(next_box(self.steps, region, found))
+        return found
+
+    def _narrowed_boxes(self, region: Region) -> tuple[list[Box], dict[int, Lines]]:
+        """Return boxes of all nodes, and lines of all elementwise nodes."""
+        found, relaxed = [region.ends], dict[int, Lines]()
+        back = Backward(self.steps, found, relaxed)
+        read = {i for _, node in self.steps.network.activation_nodes() for i in node.inputs}
+        for index, node in enumerate(self.steps.nodes[1:], start=1):
+            found.append(next_box(self.steps, region, found))
+            if isinstance(node.op, Elementwise):
+                relaxed[index] = lines(node.op, *found[node.inputs[0]])
+            if index in read and not self._is_tight(region, index):
+                found[index] = self._narrow(back, region, index, found[index])
+        return found, relaxed
+
+    def _is_tight(self, region: Region, index: int) -> bool:
+        """Whether a backward pass has nothing to add: see `bounds.local.crown`."""
+        at = self.steps.behind_reshapes(index)
+        if at == 0 or isinstance(self.steps.nodes[at].op, Elementwise):
+            return True
+        if not self.steps.is_first(at):
+            return False
+        return region.norm == "linf" or (region.box is None and self.steps.affine[at].reaches(region.norm) is not None)
+
+    def _narrow(self, back: Backward, region: Region, index: int, box: Box) -> Box:
+        """Return the box of a node, its undecided entries narrowed by functions sent back."""
+        low, high = (end.reshape(len(region), -1).copy() for end in box)
+        mask = self._undecided(index, box) & region.valid[:, None]
+        count = int(mask.sum(axis=1).max(initial=0))
+        rows = np.argsort(~mask, axis=1, kind="stable")[:, :count]
+        largest = max(node.size for node in self.steps.nodes[: index + 1])
+        width = max(1, BUDGET // (2 * len(region) * _COPIES * largest * 8))
+        for start in range(0, count, width):
+            part = rows[:, start : start + width]
+            for end, bounds in zip((low, high), self._entries(back, region, index, part), strict=True):
+                old = np.take_along_axis(end, part, axis=1)
+                best = np.maximum(old, bounds) if end is low else np.minimum(old, bounds)
+                np.put_along_axis(end, part, best, axis=1)
+        return low.reshape(box[0].shape), high.reshape(box[1].shape)
+
+    def _entries(self, back: Backward, region: Region, index: int, rows: Ints) -> tuple[Float, Float]:
+        """Return lower and upper bounds (B, S) of entries of a node at positions (B, S)."""
+        step = self.steps.affine.get(index)
+        own = None if step is None else step.rows(rows)
+        if step is None or own is None:
+            at, own = index, np.zeros((*rows.shape, self.steps.nodes[index].size))
+            np.put_along_axis(own, rows[..., None], 1.0, axis=2)
+            shift = lost = np.zeros(rows.shape)
+        else:  # rows of W^ are exact; the charge counts what the radii allow
+            at, shift = self.steps.nodes[index].inputs[0], step.bias[rows]
+            lost = np.take_along_axis(back.charge(index), rows, axis=1)
+        a = np.concatenate([own, -own], axis=1)
+        account = Account.zero(a)
+        account.add(np.concatenate([shift, -shift], axis=1), np.concatenate([lost, lost], axis=1))
+        low, high = np.split(account.below(region.minimum(back.send(at, a, account))), 2, axis=1)
+        return low, -high
+
+    def _undecided(self, index: int, box: Box) -> Mask:
+        """Return (B, size) at which entries of a node some activation that reads it is not linear on the box."""
+        low, high = box
+        found = np.zeros(low.shape, dtype=np.bool_)
+        for user in self.steps.network.consumers[index]:
+            op = self.steps.nodes[user].op
+            if isinstance(op, Elementwise):
+                for kink in kinks(op):
+                    found |= (low < kink) & (kink < high)
+            elif isinstance(op, Activation):
+                found |= high > low
+        return found.reshape(len(low), -1)
+
+    def _on_boxes(self, found: list[Box], relaxed: Mapping[int, Lines], labels: Ints) -> Float:
+        """Return (B, classes - 1) margins from boxes; the affine nodes at the end are taken with the differences."""
+        last = at = len(self.steps.nodes) - 1
+        while isinstance(self.steps.nodes[at].op, Affine):
+            at = self.steps.nodes[at].inputs[0]
+        a = differences(labels, self.steps.nodes[last].size)
+        account = Account.zero(a)
+        a = Backward(self.steps, found, relaxed).send(last, a, account, at)
+        return account.below(linear_on_box(a, *(end.reshape(len(labels), -1) for end in found[at])))
+
+    def _settled(self, bounds: Float, found: list[Box], region: Region, labels: Ints) -> Float:
+        """Return (B, classes) margins; nothing of samples that are not valid or whose boxes are no boxes."""
+        sound = region.valid.copy()
+        for low, high in found:
+            inside = np.isfinite(low) & np.isfinite(high) & (low <= high)
+            sound &= inside.reshape(len(region), -1).all(axis=1)
+        full = np.full((len(labels), bounds.shape[1] + 1), np.inf)
+        np.put_along_axis(full, rivals(labels, full.shape[1]), np.where(sound[:, None], bounds, -np.inf), axis=1)
+        return full
+
+
+def rivals(labels: Ints, classes: int) -> Ints:
+    """Return (B, classes - 1) the classes other than the label, in order."""
+    others = np.arange(classes - 1)[None]
+    return others + (others >= labels[:, None])
+
+
+def differences(labels: Ints, classes: int) -> Float:
+    """Return (B, classes - 1, classes) coefficients of the margins on the outputs."""
+    found = np.zeros((len(labels), classes - 1, classes))
+    np.put_along_axis(found, rivals(labels, classes)[..., None], -1.0, axis=2)
+    found[np.arange(len(labels)), :, labels] = 1.0
+    return found

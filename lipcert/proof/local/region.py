@@ -1,0 +1,113 @@
+"""The balls that verified local bounds speak of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from lipcert.errors import UsageError
+from lipcert.network.enclosure import Float, gamma, round_up
+from lipcert.proof.claims import NORMS, Norm
+from lipcert.proof.local.arithmetic import above, below, dual_norms, middle, over, sum_error
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """The balls ||x - centre|| <= eps, one per sample, intersected with an input box where there is one.
+
+    All numbers are exact: the region is that of these float64 numbers.
+
+    Attributes:
+        centre: (B, *input_shape), finite; samples that were not are zero here and not `valid`.
+        eps: radius in raw input units, positive.
+        norm: of the ball.
+        box: least and largest value that an input may have, or None for no box.
+        valid: (B,) whether the sample is finite and inside the box.
+    """
+
+    centre: Float
+    eps: float
+    norm: Norm
+    box: tuple[float, float] | None
+    valid: Mask
+
+    @staticmethod
+    def around(
+        images: npt.NDArray[np.floating], eps: float, norm: Norm = "l2", box: tuple[float, float] | None = None
+    ) -> Region:
+        """Return the balls around images (B, *input_shape), float32 or float64.
+
+        Raises:
+            UsageError: the radius is not a positive number, the box is empty, or the norm unknown.
+        """
+        if norm not in NORMS:
+            raise UsageError(f"there is no norm '{norm}': one of {', '.join(NORMS)}")
+        if not 0 < eps < np.inf:
+            raise UsageError("a radius is a positive finite number")
+        if box is not None and not box[0] < box[1]:
+            raise UsageError(f"the input box [{box[0]}, {box[1]}] is empty")
+        flat = images.reshape(len(images), -1).astype(np.float64)
+        valid = np.asarray(np.isfinite(flat).all(axis=1))
+        if box is not None:
+            valid = valid & (flat >= box[0]).all(axis=1) & (flat <= box[1]).all(axis=1)
+        return Region(np.where(valid[:, None], flat, 0.0).reshape(images.shape), float(eps), norm, box, valid)
+
+    def __len__(self) -> int:
+        return len(self.centre)
+
+    def take(self, rows: npt.NDArray[np.int64] | Mask) -> Region:
+        """Return the balls of some samples, given by index or mask."""
+        return Region(self.centre[rows], self.eps, self.norm, self.box, self.valid[rows])
+
+    @cached_property
+    def lower(self) -> Float:
+        """(B, *input_shape) a lower bound of each input."""
+        low = self.centre - self.eps
+        low = below(low, sum_error(low))
+        return low if self.box is None else np.maximum(low, self.box[0])
+
+    @cached_property
+    def upper(self) -> Float:
+        """(B, *input_shape) an upper bound of each input."""
+        high = self.centre + self.eps
+        high = above(high, sum_error(high))
+        return high if self.box is None else np.minimum(high, self.box[1])
+
+    def minimum(self, coefficients: Float) -> Float:
+        """Return (B, S) lower bounds of linear functions c.x on the region: of c.x0 - eps ||c||_*, and of the box's.
+
+        Args:
+            coefficients: (B, S, n).
+        """
+        points = self.centre.reshape(len(self), -1)
+        at_centre = linear_on_box(coefficients, points, points)
+        reach = round_up(self.eps * dual_norms(coefficients, self.norm))
+        found = below(at_centre, reach)
+        if self.box is None:
+            return found
+        return np.maximum(found, linear_on_box(coefficients, *(b.reshape(len(self), -1) for b in self.ends)))
+
+    @property
+    def ends(self) -> tuple[Float, Float]:
+        """The box around the region."""
+        return self.lower, self.upper
+
+
+def linear_on_box(coefficients: Float, low: Float, high: Float) -> Float:
+    """Return (B, S) lower bounds of linear functions (B, S, n) on boxes (B, n).
+
+    With centre m and radius r of the box, c.x >= c.m - |c|.r, and |fl(c.m) - c.m| <= gamma_n |c|.|m| + n eta: one
+    product with |c| takes both.
+    """
+    count = low.shape[1]
+    mid, radius = middle(low, high)
+    spread = radius + gamma(count) * np.abs(mid)
+    spread = np.where(spread == 0, 0.0, round_up(spread, 4))
+    value = (coefficients @ mid[..., None])[..., 0]
+    error = (np.abs(coefficients) @ spread[..., None])[..., 0]
+    return below(value, over(error, 2 * count + 4))
