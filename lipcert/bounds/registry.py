@@ -6,6 +6,7 @@ import difflib
 from dataclasses import dataclass
 
 from lipcert.bounds.absolute import Absolute
+from lipcert.bounds.chain import obstacle as chain_obstacle
 from lipcert.bounds.compositional import Compositional, describe
 from lipcert.bounds.cutting import Tool
 from lipcert.bounds.eclipse import Eclipse
@@ -102,8 +103,9 @@ def choose_method(network: Network, norm: Norm, time_limit: float | None = None)
         return Choice(find_method("lipsdp-conv"), "stride-1 convolutions: the best multipliers for each channel")
     if obstacle is None and sum(node.size**3 for _, node in network.activation_nodes()) > MODERATE:
         obstacle = "the layers are wide; ask for 'eclipse-fast' if there is time"
-    if obstacle is None:
-        return Choice(find_method("eclipse-fast"), "moderate width: on chains never above the product of the norms")
+    if obstacle is None and chain_obstacle(network) is None:
+        return Choice(find_method("eclipse-fast"), "a chain of moderate width: never above the product of the norms")
+    obstacle = obstacle or "'eclipse-fast' may be above the product where branches join"
     sections = COMPOSITIONAL.sections(network, norm, time_limit)
     if any(section.gains for section in sections):
         return Choice(COMPOSITIONAL, f"{obstacle}, but stretches can be bounded: {describe(network, sections)}")

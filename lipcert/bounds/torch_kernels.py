@@ -219,6 +219,7 @@ def pad(x: Tensor, padding: Pads | Sequence[tuple[int, int]], value: float = 0.0
 
 
 def wrap(x: Tensor, padding: Pads) -> Tensor:
+    """Pad the trailing axes with what stands at their other end."""
     for axis, (before, after) in enumerate(padding, start=2):
         size = x.shape[axis]
         x = x.index_select(axis, torch.arange(-before, size + after, device=x.device) % size)

@@ -65,8 +65,11 @@ def test_usage_errors_are_clear() -> None:
 
 def test_what_overflows_is_inconclusive_and_silent() -> None:
     network = mlp([1e200 * w for w in matrices(2, 4, 5, 3)])
+    normal = subject(network, "output")
     for method in METHODS:
         for norm in sorted(method.norms):
+            if method.refuses(normal, norm) is not None:
+                continue
             with pytest.raises(InconclusiveError):
                 bound(network, method.name, norm)
 
@@ -87,7 +90,7 @@ def test_comparisons_give_a_row_for_every_method() -> None:
         (zoo()["small ReLU chain"], "linf", "absolute"),
         (zoo()["MaxMin"], "l1", "absolute"),
         (zoo()["MaxMin"], "l2", "product"),
-        (zoo()["residual x + g(x)"], "l2", "eclipse-fast"),
+        (zoo()["residual x + g(x)"], "l2", "lipsdp"),
         (chain((3000,), RELU, RELU, RELU), "l2", "product"),
         (chain((3,), RELU, Softmax(0)), "l2", "product"),
     ],

@@ -6,8 +6,11 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from small_networks import labelled, random_chain
 
+from benchmarks.networks import open_network
+from lipcert.bounds.local.method import Crown
 from lipcert.bounds.local.registry import find_local
 from lipcert.errors import UsageError
 from lipcert.robustness.attack import Attack
@@ -39,6 +42,45 @@ def test_a_numerical_proof_counts_only_where_it_was_asked_for(case, method):
     if not find_local(method).derived:
         assert verified.certified_count == base
         assert any("--level numerical" in note for note in verified.notes)
+
+
+@pytest.mark.parametrize("method", ["intervals", "crown"])
+def test_what_is_derived_again_counts_as_verified(case, method, tmp_path):
+    base = _run(case, method="product").certified_count
+    numerical = _run(case, method=method, level="numerical")
+    verified = _run(case, method=method, folder=tmp_path)
+    assert verified.level == "verified" and verified.certified_count == numerical.certified_count
+    assert sum(verified.certified_count.values()) > sum(base.values())
+    assert not any("--level numerical" in note for note in verified.notes)
+    rows = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()[1:]]
+    assert {lv for row in rows for s, lv in zip(row["status"], row["level"], strict=True) if s == "certified"} == {
+        "verified"
+    }
+
+
+def test_what_only_rounding_certifies_does_not_count(case, monkeypatch):
+    """A sample that the proposing pass certifies and the derivation does not stays unknown, and the report says so."""
+    network, (images, labels) = case
+    monkeypatch.setattr(Crown, "_margins", lambda self, view, ball, labels: torch.ones(len(labels), view.classes - 1))
+    certified = certify(network, (images, (labels + 1) % 4), eps=[0.3], method="crown")
+    honest = certify(network, (images, labels), eps=[0.3], method="crown")
+    assert certified.certified_count == {"0.3": 0}
+    assert 0 < honest.certified_count["0.3"] < len(labels)
+    assert any("level numerical only" in note for note in honest.notes)
+
+
+def test_a_network_without_verified_rules_is_refused():
+    network = random_chain(3, (6, 12, 4), "tanh")
+    data = labelled(network, 4)
+    with pytest.raises(UsageError, match=r"tanh.*--level numerical"):
+        certify(network, data, eps=[0.1], method="crown")
+    assert certify(network, data, eps=[0.1], method="crown", level="numerical").samples == 4
+
+
+def test_real_networks_lose_nothing_to_rounding(shared_data):
+    network, images, labels = open_network(shared_data, "models/autolirpa/mnist_fc_3layer.pth")
+    data = np.float32(images[:100]), labels[:100]
+    assert certify(network, data, eps=[0.1, 0.3], method="crown").certified_count == {"0.1": 96, "0.3": 69}
 
 
 def test_what_is_certified_is_never_attacked(case):

@@ -8,7 +8,8 @@ from lipcert.bounds.method import Method
 from lipcert.bounds.registry import METHODS, find_method
 from lipcert.testing import check_method, check_order
 
-SLOW = {"eclipse", "lipsdp-cvxpy", "lipsdp-layer"}  # a general conic solver for each layer or each of some sixty networks
+# a general conic solver for each layer, or for each of some sixty networks
+SLOW = {"eclipse", "lipsdp-cvxpy", "lipsdp-layer"}
 CASES = [
     pytest.param(method, id=method.name, marks=[pytest.mark.slow] if method.name in SLOW else []) for method in METHODS
 ]

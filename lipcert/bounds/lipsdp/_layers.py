@@ -22,8 +22,9 @@ from lipcert.network.enclosure import Float
 
 _STEPS = 15
 _ENOUGH = 0.5
-_FLOOR = 1e-12
-"""Share of the mean gain given to neurons whose own gain vanishes."""
+_FLOOR = 1e-200
+"""Share of the mean gain given to neurons whose own gain vanishes. Not more: weight decay leaves rows of 1e-35, whose
+multipliers must start large, as each Newton step on the whole changes them by a bounded factor only."""
 
 
 class CentredLayers(LayerwiseMethod):

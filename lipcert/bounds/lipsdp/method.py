@@ -68,6 +68,9 @@ class LipSdp(Method):
         if excess <= GAP:
             solver = Solver(SOLVER, "optimal at the start", max(excess, 0.0))
             return propose_target(lifted, closed, solver, ("the closed-form multipliers are optimal already",))
+        if time.monotonic() >= end:
+            note = "closed-form multipliers: the time limit was reached before the solver began"
+            return propose_target(lifted, closed, Solver(SOLVER, LipSdpStatus.TIME_LIMIT.value), (note,))
         try:
             result = solve_lipsdp(lifted, gap=GAP, time_limit=end - time.monotonic())
         except np.linalg.LinAlgError:

@@ -1,130 +1,133 @@
-r"""`anchored`: margins on l2 balls from the multiplier rule with the slopes seen from each sample.
+r"""`anchored` and `local-lipsdp`: margins and constants on l2 balls from the multiplier rule.
 
 A certificate at x compares x' only with x, so the sector of a neuron is that of its secants from z(x) (`sectors`),
 much narrower than all slopes on the box. x is certified where margin_j > eps L_j for all rivals j, L_j from one set of
-multipliers (`covariance`). First multipliers narrow the boxes (|dz_i| <= eps sqrt(C_ii)), and the sectors are taken
-anew; then multipliers are improved on the samples that are still open.
+multipliers (`covariance`, `rounds`).
 
-Samples with about as many unstable neurons go together, as matrices are padded to the largest number of a group.
-Source: sector bounds around an equilibrium (Yin, Seiler & Arcak 2021), here around a sample.
+With all slopes on the box instead, L is a Lipschitz constant on the region: it compares any two points of it.
+
+Sources: sector bounds around an equilibrium (Yin, Seiler & Arcak 2021), here around a sample; LipSDP (Fazlyab et al.
+2019) with slopes of a region (Hashemi et al. 2021).
 """
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from lipcert.bounds.local import crown
-from lipcert.bounds.local.covariance import Covariance, carry, first_logs, improve
-from lipcert.bounds.local.crown import Relaxed
-from lipcert.bounds.local.margins import differences
-from lipcert.bounds.local.noise import NoiseModel, noise_model
-from lipcert.bounds.local.relaxations import Box
-from lipcert.bounds.local.sectors import Sector, anchored_sector
+from lipcert.bounds.local.covariance import all_rows, each_row
+from lipcert.bounds.local.crown import Relaxed, relax_network
+from lipcert.bounds.local.improvement import Goal, Positive, Small
+from lipcert.bounds.local.margins import differences, outputs, proved
+from lipcert.bounds.local.method import LocalMethod
+from lipcert.bounds.local.pruning import Slopes, any_two, from_centre
+from lipcert.bounds.local.region import Ball
+from lipcert.bounds.local.rounds import Setting, constants
 from lipcert.bounds.local.view import View
-from lipcert.network.operators import Elementwise
+from lipcert.errors import UsageError
+from lipcert.network.operators import Activation, Elementwise
+from lipcert.proof.claims import Norm
 
-GROUP_BYTES = 2**27  # of the matrices of one group
-_COPIES = 12  # matrices of all rows squared that live at once, with what the gradient keeps
-SHRINK = 0.999  # boxes that do not become narrower than this are not worth new sectors
+STEPS = 40  # of the optimiser; on real networks hardly a margin turns positive later
 
 
-def margins(relaxed: Relaxed, labels: Tensor, steps: int) -> Tensor:
-    """Return (B, classes - 1) lower bounds of all margins: the better of CROWN's and the anchored ones.
+def margins(relaxed: Relaxed, labels: Tensor, steps: int, slopes: Slopes = from_centre) -> Tensor:
+    """Return (B, classes - 1) lower bounds of all margins: the better of CROWN's and those by multipliers.
 
     Level: numerical.
 
     Args:
         relaxed: the network relaxed on l2 balls; its activations are elementwise.
         labels: (B,) int64.
-        steps: of the optimiser, on samples that the first multipliers leave open.
+        steps: of the optimiser, on samples that the first multipliers leave open; those that CROWN proves are left.
+        slopes: `from_centre` or, looser, `any_two`.
     """
     found = crown.margins(relaxed, labels)
-    open_ = (found.amin(dim=1) <= 0).nonzero()[:, 0]
-    counts = _unstable(relaxed)[open_]
-    order = open_[counts.argsort(stable=True)]
-    sizes = counts.sort(stable=True).values + found.shape[1]
-    for rows in _groups(order, sizes):
-        here = _group_margins(relaxed.take(rows), labels[rows], steps)
-        found[rows] = torch.maximum(found[rows], here.to(found.dtype))
+    open_ = (~(found.amin(dim=1) > 0)).nonzero()[:, 0]
+    if not len(open_):
+        return found
+    part, rows = relaxed.take(open_), differences(relaxed.view, labels[open_])
+    setting = _setting(part, rows, slopes)
+    at_centre = (rows.flatten(2) @ setting.centre[-1].flatten(1)[..., None])[..., 0].double()
+    goal = Positive(at_centre, setting.eps)
+    better = at_centre - setting.eps[:, None] * constants(setting, goal, steps)
+    found[open_] = torch.fmax(found[open_], better.to(found.dtype))
     return found
 
 
-def _unstable(relaxed: Relaxed) -> Tensor:
-    """Return (B,) how many neurons are not linear on the boxes."""
-    sectors = sectors_of(relaxed.view, relaxed.boxes, relaxed.view.trace(relaxed.ball.centre))
-    return sum(((s.radius > 0).flatten(1).sum(dim=1) for s in sectors.values()), relaxed.ball.eps.new_zeros(1).long())
-
-
-def _groups(order: Tensor, sizes: Tensor) -> list[Tensor]:
-    """Cut samples, ascending in size, into groups that fit the memory budget."""
-    groups, start = [], 0
-    for end in range(1, len(order) + 1):
-        bytes_ = (end - start) * int(sizes[end - 1]) ** 2 * 8 * _COPIES
-        if bytes_ > GROUP_BYTES and end - 1 > start:
-            groups.append(order[start : end - 1])
-            start = end - 1
-    if start < len(order):
-        groups.append(order[start:])
-    return groups
-
-
-def _group_margins(relaxed: Relaxed, labels: Tensor, steps: int) -> Tensor:
-    """Return (B, classes - 1) anchored margins of one group, float64."""
-    view, centre = relaxed.view, relaxed.view.trace(relaxed.ball.centre)
-    rows = differences(view, labels)
-    at_centre = (rows.flatten(2) @ centre[-1].flatten(1)[..., None])[..., 0].double()
-    eps = relaxed.ball.eps.double()
-    last = len(view.nodes) - 1
-    boxes = list(relaxed.boxes)
-    model = noise_model(view, sectors_of(view, boxes, centre), last, rows)
-    logs = first_logs(model)
-    first = carry(model, logs)
-    best = at_centre - eps[:, None] * first.lengths
-    open_ = (best.amin(dim=1) <= 0).nonzero()[:, 0]
-    if not len(open_):
-        return best
-    part, seen = relaxed.take(open_), [value[open_] for value in centre]
-    boxes = [(low[open_], high[open_]) for low, high in boxes]
-    if _narrow(view, boxes, seen, model, first, open_, eps) < SHRINK:
-        model = noise_model(view, sectors_of(view, boxes, seen), last, rows[open_])
-    else:
-        model = model.take(open_)
-    improved = improve(model, first_logs(model), at_centre[open_], part.ball.eps.double(), steps)
-    best[open_] = torch.maximum(best[open_], at_centre[open_] - eps[open_, None] * improved.lengths)
-    return best
-
-
-def sectors_of(view: View, boxes: list[Box], centre: list[Tensor]) -> dict[int, Sector]:
-    """Return the anchored sectors of all activation nodes.
+def row_constants(view: View, ball: Ball, rows: Tensor, steps: int = STEPS) -> Tensor:
+    """Return local l2 Lipschitz constants of linear functions of the output (LipSDP on the region). Level: numerical.
 
     Args:
         view: the network; its activations are elementwise.
-        boxes: of all nodes.
-        centre: values of all nodes at the samples.
+        ball: B l2 balls; the input box, where there is one, narrows the boxes.
+        rows: (B, S, *output_shape) coefficients, as from `margins.differences`.
+        steps: of the optimiser.
+
+    Returns:
+        (B, S): |row.f(x) - row.f(x')| <= it times ||x - x'||_2 for any two points of the region; infinite where
+        nothing is proved, for samples that are not valid too.
+
+    Raises:
+        UsageError: the balls are not l2 balls, or an activation is not elementwise.
     """
-    found = {}
-    for index, node in enumerate(view.nodes):
-        if isinstance(node.op, Elementwise):
-            source = node.inputs[0]
-            found[index] = anchored_sector(view.activation(index), boxes[source], centre[source])
-    return found
+    return _constants(view, ball, rows, Small(each_row), steps)
 
 
-def _narrow(
-    view: View, boxes: list[Box], centre: list[Tensor], model: NoiseModel, proved: Covariance, rows: Tensor, eps: Tensor
-) -> float:
-    """Narrow boxes of pre-activations in place by |dz_i| <= eps sqrt(C_ii); return the mean ratio of widths."""
-    ratios = []
-    for node, picks, widths in zip(model.nodes, model.picks, proved.widths, strict=True):
-        source = view.nodes[node].inputs[0]
-        pick, reach = picks[rows], (eps[rows, None] * widths[rows]).to(view.dtype)
-        middle = centre[source].flatten(1).gather(1, pick)
-        low, high = (end.flatten(1) for end in boxes[source])
-        new_low = torch.maximum(low.gather(1, pick), middle - reach)
-        new_high = torch.minimum(high.gather(1, pick), middle + reach)
-        before = (high - low).gather(1, pick)
-        ratios.append(((new_high - new_low) / before.clamp(min=1e-30)).mean())
-        shape = boxes[source][0].shape
-        boxes[source] = (low.scatter(1, pick, new_low).reshape(shape), high.scatter(1, pick, new_high).reshape(shape))
-    return float(torch.stack(ratios).min()) if ratios else 1.0
+def local_constant(view: View, ball: Ball, steps: int = STEPS) -> Tensor:
+    """Return (B,) local l2 Lipschitz constants of the whole network; all else as in `row_constants`."""
+    return _constants(view, ball, outputs(view, len(ball)), Small(all_rows), steps)[:, 0]
+
+
+@torch.no_grad()
+def _constants(view: View, ball: Ball, rows: Tensor, goal: Goal, steps: int) -> Tensor:
+    obstacle = _obstacle(view)
+    if obstacle is not None or ball.norm != "l2":
+        raise UsageError(f"'local-lipsdp': {obstacle or f'it bounds l2 constants on l2 balls, not {ball.norm}'}")
+    return proved(constants(_setting(relax_network(view, ball), rows, any_two), goal, steps), ball)
+
+
+def _setting(relaxed: Relaxed, rows: Tensor, slopes: Slopes) -> Setting:
+    centre = relaxed.view.trace(relaxed.ball.centre)
+    return Setting(relaxed.view, slopes, relaxed.boxes, centre, relaxed.ball.eps.double(), rows)
+
+
+def _obstacle(view: View) -> str | None:
+    """Return why there are no multipliers for a network, or None."""
+    others = [node.name for node in view.nodes if isinstance(node.op, Activation) and not isinstance(node.op, Elementwise)]
+    return f"it has no multipliers for '{others[0]}', which is not elementwise" if others else None
+
+
+class Anchored(LocalMethod):
+    """Margins from multipliers with the slopes seen from each sample, and CROWN's.
+
+    Args of the constructor:
+        steps: of the optimiser.
+    """
+
+    name: ClassVar[str] = "anchored"
+    summary: ClassVar[str] = "semidefinite bounds with the slopes seen from the sample (LipSDP's multipliers), and CROWN"
+    norms: ClassVar[frozenset[Norm]] = frozenset({"l2"})
+    cost: ClassVar[str] = "that of CROWN and a factorisation of all unstable neurons per step"
+    slopes: ClassVar[Slopes] = staticmethod(from_centre)
+
+    def __init__(self, steps: int = STEPS) -> None:
+        self.steps = steps
+
+    def refuses(self, view: View, norm: Norm) -> str | None:
+        """Refuse networks with activations that are not elementwise."""
+        return super().refuses(view, norm) or _obstacle(view)
+
+    def _margins(self, view: View, ball: Ball, labels: Tensor) -> Tensor:
+        return margins(relax_network(view, ball), labels, self.steps, self.slopes)
+
+
+class LocalLipSDP(Anchored):
+    """Margins from true local constants."""
+
+    name: ClassVar[str] = "local-lipsdp"
+    summary: ClassVar[str] = "local Lipschitz constants of all pairs of points around the sample (LipSDP), and CROWN"
+    slopes: ClassVar[Slopes] = staticmethod(any_two)

@@ -1,16 +1,11 @@
-r"""Boxes of gradients on a region, and linear bounds sent through the backward pass.
+r"""Boxes of gradients of functions of the output, node by node backwards (RecurJac style).
 
-**Boxes** (RecurJac style). The gradient at an activation's inputs is that at its outputs, entry by entry times a slope
-in [alpha, beta]; affine nodes multiply boxes middle +- radius by A' and |A|'; where nodes are used more than once,
-boxes add up. A sorting gives each input the gradient of one of the positions that it may have; a maximum gives it
-those of the outputs that it may be, times a number in [0, 1], and all of them where nothing else may win.
+The gradient at an activation's inputs is that at its outputs, entry by entry times a slope in [alpha, beta]; affine
+nodes multiply boxes middle +- radius by A' and |A|'; where nodes are used more than once, boxes add up. A sorting gives
+each input the gradient of one of the positions that it may have; a maximum gives it those of the outputs that it may
+be, times a number in [0, 1], and all of them where nothing else may win.
 
 The same with slopes seen from the centre bounds the quotients g with f(x') - f(x) = g.(x' - x).
-
-**Lines** (Shi et al. 2022). The backward pass is itself a network, from the coefficients of a function to its gradient,
-with b = s a for a in a known box and s in [alpha, beta]. A linear function of the gradient is sent towards the output:
-with lambda >= 0, lambda s a <= lambda max(alpha a, beta a), which is convex in a and so below its chord; with
-lambda < 0, the chord of min(alpha a, beta a). At the end only the coefficients are left, and they are known.
 """
 
 from __future__ import annotations
@@ -19,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from lipcert.bounds.local.choices import positions, spread_back, winners
 from lipcert.bounds.local.relaxations import Box
@@ -50,6 +44,14 @@ class Gradients:
         """(B, S, n) of the gradient at the input."""
         low, high = self.found[0]
         return low.flatten(2), high.flatten(2)
+
+    def repeat(self, count: int) -> Gradients:
+        """Return the same with every function given some times in a row."""
+        found = {
+            index: (low.repeat_interleave(count, dim=1), high.repeat_interleave(count, dim=1))
+            for index, (low, high) in self.found.items()
+        }
+        return Gradients(self.view, self.boxes, self.sectors, found)
 
     def send_back(self, index: int) -> list[Box]:
         """Return what a node adds to the gradients at its inputs."""
@@ -100,64 +102,3 @@ class Gradients:
             (low.reshape(*low.shape[:2], *shape), high.reshape(*high.shape[:2], *shape))
             for low, high, shape in zip(*parts, shapes, strict=True)
         ]
-
-
-def gradient_boxes(view: View, boxes: Sequence[Box], sectors: Mapping[int, Sector], rows: Tensor) -> Gradients:
-    """Return boxes of the gradients of functions of the output. Level: numerical.
-
-    Args:
-        view: the network, without a softmax inside.
-        boxes: of all nodes, on the regions.
-        sectors: of all elementwise nodes.
-        rows: (B, S, *output_shape) coefficients.
-    """
-    gradients = Gradients(view, boxes, sectors, {len(view.nodes) - 1: (rows, rows)})
-    found = gradients.found
-    for index in range(len(view.nodes) - 1, 0, -1):
-        for source, (low, high) in zip(view.nodes[index].inputs, gradients.send_back(index), strict=True):
-            before = found.get(source)
-            found[source] = (low, high) if before is None else (before[0] + low, before[1] + high)
-    return gradients
-
-
-def largest(gradients: Gradients, coefficients: Tensor) -> Tensor:
-    """Return (B, S) upper bounds of linear functions of the gradients at the input.
-
-    coefficients: (B, S, n).
-    """
-    view, last = gradients.view, len(gradients.view.nodes) - 1
-    sent = {0: coefficients.reshape(*coefficients.shape[:2], *view.nodes[0].shape)}
-    constant = coefficients.new_zeros(coefficients.shape[:2])
-    for index, node in enumerate(view.nodes[1:], start=1):
-        parts = [sent[i] for i in node.inputs]
-        match node.op:
-            case Affine():
-                linear = view.maps[index]
-                sent[index] = linear.apply(parts[0].flatten(0, 1)).reshape(*constant.shape, *linear.target)
-            case Sum():
-                signed = [part if sign > 0 else -part for sign, part in zip(node.op.signs, parts, strict=True)]
-                sent[index] = torch.stack(signed).sum(dim=0)
-            case Concat():
-                sent[index] = torch.cat(parts, dim=node.op.axis + 2)
-            case Elementwise():
-                sent[index], shift = _chords(gradients, index, parts[0])
-                constant = constant + shift
-            case _:  # only boxes
-                for part, (low, high) in zip(parts, gradients.send_back(index), strict=True):
-                    constant = constant + torch.maximum(part * low, part * high).flatten(2).sum(dim=2)
-                sent[index] = torch.zeros_like(gradients.found[index][0])
-    return constant + (sent[last] * gradients.found[last][0]).flatten(2).sum(dim=2)
-
-
-def _chords(gradients: Gradients, index: int, coefficients: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the coefficients (B, S, *shape) at an activation's outputs, and the constants (B, S)."""
-    (low, high), sector = gradients.found[index], gradients.sectors[index]
-    alpha, beta = sector.alpha[:, None], sector.beta[:, None]
-    over = coefficients >= 0
-    left, right = (
-        torch.where(over, torch.maximum(alpha * a, beta * a), torch.minimum(alpha * a, beta * a)) for a in (low, high)
-    )
-    width = high - low
-    slope = torch.where(width > 0, (right - left) / torch.where(width > 0, width, 1.0), 0.0)
-    intercept = torch.maximum(coefficients * (left - slope * low), coefficients * (right - slope * high))
-    return coefficients * slope, intercept.flatten(2).sum(dim=2)

@@ -2,7 +2,7 @@ r"""Bounds of the Clarke Jacobian on a region: local constants in every norm, si
 
 A function with gradients in a box has the Lipschitz constant max ||g||_*, with the dual norm of that of the input: l2
 for l2, l1 for linf, linf for l1. The box alone gives the norm of the largest magnitudes. Linear bounds through the
-backward pass (`gradients.largest`) give more: |g_i| is below its chord, and g_i^2 <= (l_i + u_i) g_i - l_i u_i, so that
+backward pass (`gradient_lines`) give more: |g_i| is below its chord, and g_i^2 <= (l_i + u_i) g_i - l_i u_i, so that
 ||g||_1 and ||g||_2^2 are below one linear function of the gradient each.
 
 For margins, f(x') - f(x) = g.d with slopes seen from x: with g = m + e, |e| <= r, g.d >= m.d - r.|d|.
@@ -21,7 +21,8 @@ from torch import Tensor
 
 from lipcert.bounds.local.backward import rows_at_a_time
 from lipcert.bounds.local.crown import relax_network
-from lipcert.bounds.local.gradients import Gradients, gradient_boxes, largest
+from lipcert.bounds.local.gradient_lines import gradient_boxes, largest
+from lipcert.bounds.local.gradients import Gradients
 from lipcert.bounds.local.margins import differences, margins_on_boxes, outputs, proved
 from lipcert.bounds.local.masked_norms import matrix_norms
 from lipcert.bounds.local.method import LocalMethod
@@ -146,7 +147,7 @@ class JacobianBounds(LocalMethod):
 
     name: ClassVar[str] = "jacobian"
     summary: ClassVar[str] = "bounds of the Jacobian around the sample, entry by entry and through the backward pass"
-    cost: ClassVar[str] = "that of CROWN and two passes per rival"
+    cost: ClassVar[str] = "that of CROWN and two passes per rival, on small networks as many as there are inputs"
 
     def refuses(self, view: View, norm: Norm) -> str | None:
         """Refuse networks with a softmax inside."""

@@ -10,13 +10,14 @@ where row i of G and N comes from one backward pass through the network with slo
 squared is formed, so convolutions and residual networks are as good as dense chains. Samples have different unstable
 neurons: rows are padded to the largest number of a batch with noises of r = 0.
 
-Cost: as many backward passes as there are unstable neurons, and T^2 n for the Gram matrix of T rows of n inputs.
+Cost: as many backward passes as there are unstable neurons.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -35,20 +36,25 @@ class NoiseModel:
     Attributes:
         nodes: activation nodes with unstable neurons, in order. picks: (B, u_k) of each, which entries.
         radii: (B, u_k) of each, r; 0 for padding.
-        gram: (B, T, T) products G G' of all rows: those of the nodes one after the other, then the S outputs.
+        inputs: (B, T, n) all rows of G: those of the nodes one after the other, then the S outputs.
         noise: of each node, (B, rows behind the node, u_k), the coefficients N on its noise.
     """
 
     nodes: tuple[int, ...]
     picks: tuple[Tensor, ...]
     radii: tuple[Tensor, ...]
-    gram: Tensor
+    inputs: Tensor
     noise: tuple[Tensor, ...]
+
+    @cached_property
+    def gram(self) -> Tensor:
+        """(B, T, T) products G G' of all rows."""
+        return self.inputs @ self.inputs.mT
 
     def take(self, samples: Tensor) -> NoiseModel:
         """Return the same of some samples, given by index."""
         picks, radii, noise = (tuple(part[samples] for part in parts) for parts in (self.picks, self.radii, self.noise))
-        return NoiseModel(self.nodes, picks, radii, self.gram[samples], noise)
+        return NoiseModel(self.nodes, picks, radii, self.inputs[samples], noise)
 
 
 def noise_model(view: View, sectors: Mapping[int, Sector], start: int, coefficients: Tensor) -> NoiseModel:
@@ -78,7 +84,7 @@ def noise_model(view: View, sectors: Mapping[int, Sector], start: int, coefficie
     behind = [*noises, last_noise]
     noise = tuple(torch.cat([later[node] for later in behind[k + 1 :]], dim=1).double() for k, node in enumerate(nodes))
     radii = tuple(sectors[node].radius.flatten(1).gather(1, picks[node]).double() for node in nodes)
-    return NoiseModel(nodes, tuple(picks[node] for node in nodes), radii, rows @ rows.mT, noise)
+    return NoiseModel(nodes, tuple(picks[node] for node in nodes), radii, rows, noise)
 
 
 def _unstable(sector: Sector) -> Tensor:

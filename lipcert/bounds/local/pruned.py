@@ -32,7 +32,6 @@ from lipcert.bounds.local.pruning import Pruned, any_two, from_centre, prune
 from lipcert.bounds.local.region import Ball, split_minimum
 from lipcert.bounds.local.relaxations import Box
 from lipcert.bounds.local.view import View
-from lipcert.errors import UsageError
 from lipcert.proof.claims import Norm
 
 _COPIES = 8  # tensors of the size of the coefficients that live at once
@@ -140,25 +139,19 @@ def row_constants(view: View, ball: Ball, rows: Tensor, known: Sequence[Box] = (
     Raises:
         UsageError: the balls are not l2 balls.
     """
-    found = _constants(_pruned(view, ball, known), rows, lambda a: torch.linalg.vector_norm(a, dim=2))
+    found = _constants(prune(view, ball, any_two, known), rows, lambda a: torch.linalg.vector_norm(a, dim=2))
     return proved(found, ball)
 
 
 def local_constant(view: View, ball: Ball, known: Sequence[Box] = ()) -> Tensor:
     """Return (B,) local l2 Lipschitz constants of the whole network; all else as in `row_constants`."""
-    pruned = _pruned(view, ball, known)
+    pruned = prune(view, ball, any_two, known)
     rows = outputs(view, len(ball))
     found = _constants(pruned, rows, lambda a: matrix_norms(a)[:, None])[:, 0]
     last = len(view.nodes) - 1
     everywhere = torch.tensor(view.lipschitz("l2")[last], dtype=torch.float64, device=view.device).to(found)
     found = torch.minimum(found, pruned.reaches.measure(last, torch.ones_like(pruned.centre[-1])))
     return proved(torch.minimum(found, everywhere)[:, None], ball)[:, 0]
-
-
-def _pruned(view: View, ball: Ball, known: Sequence[Box]) -> Pruned:
-    if ball.norm != "l2":
-        raise UsageError(f"'pruned' bounds l2 constants on l2 balls, not {ball.norm}")
-    return prune(view, ball, any_two, known)
 
 
 def _constants(pruned: Pruned, rows: Tensor, size: Callable[[Tensor], Tensor]) -> Tensor:

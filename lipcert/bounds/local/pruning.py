@@ -20,6 +20,7 @@ from lipcert.bounds.local.region import Ball
 from lipcert.bounds.local.relaxations import Box
 from lipcert.bounds.local.sectors import Sector, anchored_sector, local_sector
 from lipcert.bounds.local.view import View
+from lipcert.errors import UsageError
 from lipcert.network.operators import Affine, Elementwise
 
 Slopes = Callable[[Shape, Box, Tensor], Sector]  # of an activation on a box around a centre
@@ -70,7 +71,12 @@ def prune(view: View, ball: Ball, slopes: Slopes, known: Sequence[Box] = ()) -> 
         ball: l2 balls.
         slopes: `any_two` or `from_centre`.
         known: boxes of all nodes that hold too, CROWN's for instance.
+
+    Raises:
+        UsageError: the balls are not l2 balls.
     """
+    if ball.norm != "l2":
+        raise UsageError(f"measures are l2 norms on l2 balls, not {ball.norm}")
     grown, sectors = Boxes(view, ball), dict[int, Sector]()
     reaches = Reaches(view, grown.found, sectors)
     for node in view.nodes[1:]:

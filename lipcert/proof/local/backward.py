@@ -131,8 +131,8 @@ class Backward:
                 return [self._pull_lines(index, a, account)]
             case _:
                 low, high = (end.reshape(len(a), 1, -1) for end in self._boxes[index])
-                _add_product(account, np.maximum(a, 0.0), low)
-                _add_product(account, np.minimum(a, 0.0), high)
+                add_product(account, np.maximum(a, 0.0), low)
+                add_product(account, np.minimum(a, 0.0), high)
                 return [None for _ in node.inputs]
 
     def _pull_affine(self, index: int, a: Float, account: Account) -> Float:
@@ -148,8 +148,8 @@ class Backward:
 
     def _pull_lines(self, index: int, a: Float, account: Account) -> Float:
         lines, inner = self._lines[index], self.magnitude(self._steps.nodes[index].inputs[0])
-        _add_product(account, np.maximum(a, 0.0), lines.low_intercept)
-        _add_product(account, np.minimum(a, 0.0), lines.high_intercept)
+        add_product(account, np.maximum(a, 0.0), lines.low_intercept)
+        add_product(account, np.minimum(a, 0.0), lines.high_intercept)
         found = a * np.where(a > 0, lines.low_slope, lines.high_slope)
         account.spend(_product(np.abs(found), 2.0 * UNIT * inner) + round_up(2.0 * TINY * inner.sum(axis=1))[:, None])
         account.watch(found)
@@ -161,7 +161,7 @@ def _product(a: Float, vector: Float) -> Float:
     return over((a @ vector[..., None])[..., 0], a.shape[2] + 2)
 
 
-def _add_product(account: Account, a: Float, constants: Float) -> None:
+def add_product(account: Account, a: Float, constants: Float) -> None:
     """Add a.t to an account, for coefficients (B, S, n) and constants t (B, 1 or S, n)."""
     if not constants.any():
         return

@@ -11,11 +11,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from local_regions import points_inside
 from strategies import CHAIN, networks, random_network
-from test_local_bounds import points_inside
 
+from benchmarks.networks import open_network
+from lipcert.bounds.local import gradient_lines, pruned
 from lipcert.bounds.local import jacobian as jacobians
-from lipcert.bounds.local import pruned
 from lipcert.bounds.local.crown import relax_network
 from lipcert.bounds.local.margins import differences, outputs, rivals
 from lipcert.bounds.local.pruning import any_two, prune
@@ -247,3 +248,29 @@ def test_other_norms_are_refused():
     assert find_local("pruned").refuses(view, "linf") is not None
     with pytest.raises(UsageError, match="l2"):
         pruned.local_constant(view, _ball(view, 0.1, None, 0, "linf"))
+    with pytest.raises(UsageError, match="l2"):
+        find_local("pruned").margins(view, _ball(view, 0.1, None, 0, "linf"), torch.tensor([0, 1]))
+
+
+@pytest.mark.parametrize(("name", "eps", "published"), [("pruned", 0.1, 91), ("pruned-crown", 0.3, 13)])
+def test_counts_on_a_real_network_are_no_lower_than_published(shared_data, name, eps, published):
+    """mnist_fc_3layer, first 100 images: above Huang et al.'s own code, whose norms are by power iteration (91, 12)."""
+    network, images, labels = open_network(shared_data, "models/autolirpa/mnist_fc_3layer.pth")
+    view = View(network)
+    ball = Ball.around(view.place(torch.from_numpy(images[:100])), eps)
+    found = find_local(name).margins(view, ball, torch.from_numpy(labels[:100]))
+    assert int((found.amin(dim=1) > 0).sum()) >= published
+
+
+def test_lines_through_the_backward_pass_narrow_gradients(shared_data):
+    """Mean constants of margins, 4 images, eps 0.3: boxes alone give more than 1.5 times those of the lines."""
+    network, images, labels = open_network(shared_data, "models/autolirpa/mnist_fc_3layer.pth")
+    view = View(network)
+    ball = Ball.around(view.place(torch.from_numpy(images[:4])), 0.3)
+    rows = differences(view, torch.from_numpy(labels[:4]))
+    lines = jacobians.jacobian(view, ball, rows).lengths.mean()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gradient_lines, "WORK", 0)
+        boxes = jacobians.jacobian(view, ball, rows)
+    sizes = torch.maximum(boxes.low.abs(), boxes.high.abs())
+    assert float(torch.linalg.vector_norm(sizes, dim=2).mean()) > 1.5 * float(lines)

@@ -42,6 +42,8 @@ def test_every_method_is_below_the_margins_of_points(network, norm, box, seed):
     if view.classes < 2:
         return
     for method in (*LOCAL_METHODS, AlphaCrown(3)):
+        if method.refuses(view, norm) is not None:
+            continue
         found = method.margins(view, ball, labels)
         assert bool(torch.isinf(found.gather(1, labels[:, None])).all())
         for x in points_inside(ball, seed, 15):
