@@ -23,7 +23,7 @@ from lipcert.bounds.torch_precision import full_precision
 from lipcert.errors import InconclusiveError, UsageError
 from lipcert.network.graph import Network
 from lipcert.proof.claims import Level
-from lipcert.proof.local import Evaluator, Region
+from lipcert.proof.local import NOTHING, Evaluator, Proposal, Region
 from lipcert.proof.refusal import Refused
 from lipcert.robustness.settings import Settings
 from lipcert.robustness.stages import Images, Stage
@@ -114,26 +114,39 @@ class LocalStage(Stage):
         found = [np.zeros(0, dtype=np.bool_)]
         for start in range(0, len(rows), self._batch):
             part = rows[start : start + self._batch]
-            ball = Ball.around(self._view.place(torch.from_numpy(images[part])), eps, self._norm)
             with full_precision():
-                margins = self._method.margins(self._view, ball, torch.from_numpy(labels[part]).to(self._view.device))
+                margins = self._method.margins(self._view, *self._placed(images, labels, part, eps))
             found.append((margins.amin(dim=1) > 0).cpu().numpy())
         return np.concatenate(found)
+
+    def _placed(self, images: Images, labels: Ints, rows: Ints, eps: float) -> tuple[Ball, torch.Tensor]:
+        """Return the balls around some samples and their labels, where the view is."""
+        ball = Ball.around(self._view.place(torch.from_numpy(images[rows])), eps, self._norm)
+        return ball, torch.from_numpy(labels[rows]).to(self._view.device)
 
     def _verifies(self, images: Images, labels: Ints, rows: Ints, eps: float) -> Mask:
         """Return which of some samples have margins that are positive at level verified."""
         if self._evaluator is None:
             return np.zeros(len(rows), dtype=np.bool_)
-        found = [np.zeros(0, dtype=np.bool_)]
-        for start in range(0, len(rows), DERIVED_AT_ONCE):
-            part = rows[start : start + DERIVED_AT_ONCE]
-            region = Region.around(images[part], eps, self._norm)
-            try:
-                margins = self._method.verified_margins(self._evaluator, region, labels[part])
-            except Refused as refusal:
-                raise InconclusiveError(f"nothing can be verified: {refusal}") from None
-            found.append(margins.min(axis=1) > 0)
-        return np.concatenate(found)
+        verified = np.zeros(len(rows), dtype=np.bool_)
+        for propose in (lambda *_: NOTHING, self._method.propose):  # what needs no proposal is spared the price of one
+            left = np.flatnonzero(~verified)
+            for start in range(0, len(left), DERIVED_AT_ONCE):
+                part = left[start : start + DERIVED_AT_ONCE]
+                with full_precision():
+                    proposal = propose(self._view, *self._placed(images, labels, rows[part], eps))
+                if proposal is not None:
+                    region = Region.around(images[rows[part]], eps, self._norm)
+                    verified[part] = self._derives(self._evaluator, region, labels[rows[part]], proposal)
+        return verified
+
+    def _derives(self, evaluator: Evaluator, region: Region, labels: Ints, proposal: Proposal) -> Mask:
+        try:
+            margins = self._method.verified_margins(evaluator, region, labels, proposal)
+        except Refused as refusal:
+            raise InconclusiveError(f"nothing can be verified: {refusal}") from None
+        positive: Mask = margins.min(axis=1) > 0
+        return positive
 
     def _record(self, verdicts: Verdicts, rows: Ints, column: int, own: int, level: Level) -> None:
         verdicts.level[rows, column] = np.maximum(verdicts.level[rows, column], level)

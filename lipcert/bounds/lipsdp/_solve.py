@@ -60,8 +60,9 @@ def solve_lipsdp(
     Args:
         lifted: finite rows and slopes alpha <= beta.
         gap: relative duality gap of the bound at which to stop.
-        time_limit: seconds after which the best multipliers so far are returned. It is looked at before
-            every factorisation of Z and every block of the Schur matrix; only the start layer by layer is always done.
+        time_limit: seconds after which the best multipliers so far are returned. It is looked at before every
+            factorisation of Z and every block of the Schur matrix; only the walk layer by layer is always done, in
+            its simplest form after the limit.
         device: a torch device; everything is float64 on any of them.
         progress: called after every iteration.
 

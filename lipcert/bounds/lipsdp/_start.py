@@ -75,7 +75,7 @@ def _rough(lifted: Lifted, plan: Plan) -> tuple[list[Float], float]:
     blocks = len(lifted.blocks)
     if blocks > _DIRECT and not plan.clock.is_up:
         return _windows(lifted, plan, _DIRECT if blocks <= _SHORT else max(2 * _DIRECT, blocks // 4))
-    lam = CentredLayers().multipliers(lifted)
+    lam = CentredLayers(plan.clock).multipliers(lifted)
     begin = _at(lifted, plan, lam, 1.0)
     f = best_f(begin.system, begin.y[:-1])
     if not f > 0.0:

@@ -13,7 +13,8 @@ Where things are, lowest first; everything is torch, on any device, in float32 o
 * `sectors`, `choices`: slopes of activations on a box; which entries a sorting or a maximum may copy.
 * `masked_norms`, `reaches`, `pruning`: l2 norms without what is constant on the region.
 * `gradients`, `gradient_lines`: boxes of gradients, and linear bounds through the backward pass.
-* `crown`, `alpha_crown`, `pruned`, `jacobian`: the methods made of these; `method`, `registry`: their common face.
+* `noise`, `covariance`, `improvement`, `rounds`: multipliers of a region, what they prove, and better ones.
+* `crown`, `alpha_crown`, `pruned`, `jacobian`, `anchored`: the methods made of these; `method`, `registry`: their common face.
 
 Level of everything here: numerical. It holds in real arithmetic; the rounding of these computations is not counted.
 """

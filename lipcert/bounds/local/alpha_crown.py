@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lipcert.bounds.local import crown
-from lipcert.bounds.local.backward import Functions, Pass, lower_bounds
+from lipcert.bounds.local.backward import Functions, Pass, entries, lower_bounds
 from lipcert.bounds.local.crown import Relaxed, relax_network
 from lipcert.bounds.local.lines import Lines, Polyline
 from lipcert.bounds.local.margins import differences
@@ -22,6 +22,8 @@ from lipcert.bounds.local.patches import Patches
 from lipcert.bounds.local.region import Ball
 from lipcert.bounds.local.relaxations import Linear, Relaxation
 from lipcert.bounds.local.view import View
+from lipcert.proof.local import Proposal
+from lipcert.proof.local import Slopes as ProposedSlopes
 
 _RATE, _DECAY = 0.4, 0.9  # of Adam's steps; slopes are of order 1
 _SMALL = 512  # entries of the nodes whose boxes are worth the price of own slopes for each bound
@@ -76,6 +78,13 @@ def optimised_bounds(
         steps: how often slopes are moved; 0 is CROWN.
         view, ball, relaxations, start, coefficients: as in `backward.lower_bounds`.
     """
+    return _optimise(steps, view, ball, relaxations, start, coefficients)[0]
+
+
+def _optimise(
+    steps: int, view: View, ball: Ball, relaxations: Mapping[int, Relaxation], start: int, coefficients: Functions
+) -> tuple[Tensor, dict[int, Slopes]]:
+    """Return the bounds of `optimised_bounds`, and the last slopes by node; no slopes where there is no choice."""
     if isinstance(coefficients, Patches):
         coefficients = coefficients.full()
     best = coefficients.new_full(coefficients.shape[:2], -torch.inf)
@@ -87,7 +96,7 @@ def optimised_bounds(
         }
         leaves = [leaf for pair in slopes.values() for leaf in pair.leaves]
         if not leaves:
-            return lower_bounds(view, ball, relaxations, start, coefficients)
+            return lower_bounds(view, ball, relaxations, start, coefficients), {}
         optimiser = torch.optim.Adam(leaves, lr=_RATE)
         schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, _DECAY)
         for step in range(steps + 1):
@@ -103,7 +112,7 @@ def optimised_bounds(
             schedule.step()
             for pair in slopes.values():
                 pair.clip()
-    return best
+    return best, slopes
 
 
 def tightened(view: View, ball: Ball, steps: int) -> Relaxed:
@@ -127,6 +136,35 @@ def margins(relaxed: Relaxed, labels: Tensor, steps: int) -> Tensor:
     found = found.clone()
     found[samples] = found[samples].scatter_reduce(1, worst, better, "amax")
     return found
+
+
+def propose(view: View, ball: Ball, labels: Tensor, steps: int) -> Proposal:
+    """Return the slopes that the optimiser ends with, for all margins and for the entries of small nodes.
+
+    Entries are those that CROWN leaves undecided: what better slopes have decided since has to be derived again.
+    """
+    plain, better = relax_network(view, ball), tightened(view, ball, steps)
+    entries_ = {}
+    for index in view.nonlinear_inputs:
+        mask = crown.undecided(view, index, plain.boxes[index])
+        count = int(mask.sum(dim=1).amax())
+        if view.nodes[index].size > _SMALL or not count:
+            continue
+        rows = mask.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :count]
+        at, a, _ = entries(view, index, rows)
+        found = _optimise(steps, view, ball, better.relaxations, at, torch.cat([a, -a], dim=1))[1]
+        if found:
+            entries_[index] = rows.cpu().numpy(), _numbers(found)
+    ends = _optimise(steps, view, ball, better.relaxations, len(view.nodes) - 1, differences(view, labels))[1]
+    return Proposal(_numbers(ends), entries_)
+
+
+def _numbers(slopes: Mapping[int, Slopes]) -> ProposedSlopes:
+    """Return slopes as float64 arrays."""
+    return {
+        index: (pair.low.detach().cpu().double().numpy(), pair.high.detach().cpu().double().numpy())
+        for index, pair in slopes.items()
+    }
 
 
 def _has_choice(x: Tensor, p: Tensor) -> bool:

@@ -16,7 +16,7 @@ from lipcert.bounds.local.covariance import Covariance, Logs, Measure, carry, ea
 from lipcert.bounds.local.noise import NoiseModel
 
 RATE = 0.2  # of Adam's steps on log e
-SOFTNESS = 0.1  # of the soft minimum, relative to eps L
+SOFTNESS = 0.03  # of the soft minimum, relative to eps L
 BACK = 0.3  # added to log e where a step left the domain
 
 
@@ -35,11 +35,15 @@ class Goal(ABC):
 
     @abstractmethod
     def open(self, lengths: Tensor) -> Tensor:
-        """Return the indices of samples for which better constants are of use."""
+        """Return the indices of samples for which constants better than (B, S') are of use."""
 
     @abstractmethod
     def take(self, samples: Tensor) -> Goal:
         """Return the same of some samples, given by index."""
+
+    def without(self, lengths: Tensor) -> Goal:
+        """Return the same without the functions whose constants (B, S') are good enough."""
+        return self
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,11 +66,18 @@ class Positive(Goal):
 
     def open(self, lengths: Tensor) -> Tensor:
         """Return those that are not positive."""
-        return ((self.margins - self.eps[:, None] * lengths).amin(dim=1) <= 0).nonzero()[:, 0]
+        return (~self._reached(lengths).all(dim=1)).nonzero()[:, 0]
 
     def take(self, samples: Tensor) -> Positive:
         """Return the same of some samples."""
         return Positive(self.margins[samples], self.eps[samples])
+
+    def without(self, lengths: Tensor) -> Positive:
+        """Return the same with the margins that are proved infinite, which leaves them out of the soft minimum."""
+        return Positive(self.margins.masked_fill(self._reached(lengths), torch.inf), self.eps)
+
+    def _reached(self, lengths: Tensor) -> Tensor:
+        return (self.margins - self.eps[:, None] * lengths > 0) | (self.margins == torch.inf)
 
 
 @dataclass(frozen=True, eq=False)

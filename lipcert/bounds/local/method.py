@@ -15,7 +15,7 @@ from lipcert.bounds.local.region import Ball
 from lipcert.bounds.local.view import View
 from lipcert.network.enclosure import Float
 from lipcert.proof.claims import NORMS, Level, Norm
-from lipcert.proof.local import Evaluator, Ints, Region
+from lipcert.proof.local import Evaluator, Ints, Proposal, Region
 from lipcert.proof.refusal import Refused
 
 
@@ -57,13 +57,22 @@ class LocalMethod(ABC):
         """
         return settle(self._margins(view, ball, labels), ball, labels)
 
-    def verified_margins(self, evaluator: Evaluator, region: Region, labels: Ints) -> Float:
+    @torch.no_grad()
+    def propose(self, view: View, ball: Ball, labels: Tensor) -> Proposal | None:
+        """Return slopes for `verified_margins` on these samples, None for no others than its own.
+
+        Arguments as in `margins`.
+        """
+        return None
+
+    def verified_margins(self, evaluator: Evaluator, region: Region, labels: Ints, proposal: Proposal) -> Float:
         """Return what `margins` does, derived with every rounding error counted. Level: verified.
 
         Args:
             evaluator: of the same network.
             region: B regions.
             labels: (B,) int64.
+            proposal: from `propose`, or from anywhere else.
 
         Raises:
             Refused: this process does not compute as proofs assume, or the method is not `derived`.
@@ -83,7 +92,7 @@ class Intervals(LocalMethod):
     cost: ClassVar[str] = "two forward passes"
     derived: ClassVar[bool] = True
 
-    def verified_margins(self, evaluator: Evaluator, region: Region, labels: Ints) -> Float:
+    def verified_margins(self, evaluator: Evaluator, region: Region, labels: Ints, proposal: Proposal) -> Float:
         """Derive the bounds in the proof room."""
         return evaluator.intervals(region, labels)
 
@@ -99,15 +108,15 @@ class Crown(LocalMethod):
     cost: ClassVar[str] = "one backward pass per undecided neuron"
     derived: ClassVar[bool] = True
 
-    def verified_margins(self, evaluator: Evaluator, region: Region, labels: Ints) -> Float:
+    def verified_margins(self, evaluator: Evaluator, region: Region, labels: Ints, proposal: Proposal) -> Float:
         """Derive the bounds in the proof room."""
-        return evaluator.crown(region, labels)
+        return evaluator.crown(region, labels, proposal)
 
     def _margins(self, view: View, ball: Ball, labels: Tensor) -> Tensor:
         return crown.margins(crown.relax_network(view, ball), labels)
 
 
-class AlphaCrown(LocalMethod):
+class AlphaCrown(Crown):
     """CROWN with slopes optimised by gradient steps.
 
     Args of the constructor:
@@ -120,6 +129,11 @@ class AlphaCrown(LocalMethod):
 
     def __init__(self, steps: int = 10) -> None:
         self.steps = steps
+
+    @torch.no_grad()
+    def propose(self, view: View, ball: Ball, labels: Tensor) -> Proposal:
+        """Return the optimised slopes."""
+        return alpha_crown.propose(view, ball, labels, self.steps)
 
     def _margins(self, view: View, ball: Ball, labels: Tensor) -> Tensor:
         return alpha_crown.margins(alpha_crown.tightened(view, ball, self.steps), labels, self.steps)

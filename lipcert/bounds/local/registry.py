@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 
+from lipcert.bounds.local.anchored import Anchored, LocalLipSDP
 from lipcert.bounds.local.jacobian import JacobianBounds
 from lipcert.bounds.local.method import AlphaCrown, Crown, Intervals, LocalMethod
 from lipcert.bounds.local.pruned import PrunedCrown, PrunedIntervals
@@ -16,6 +17,8 @@ LOCAL_METHODS: tuple[LocalMethod, ...] = (
     PrunedIntervals(),
     PrunedCrown(),
     JacobianBounds(),
+    Anchored(),
+    LocalLipSDP(),
 )
 
 

@@ -25,7 +25,7 @@ from lipcert.network.operators import Elementwise
 
 GROUP_BYTES = 2**27  # of the matrices of one group
 _COPIES = 12  # matrices of all rows that live at once, with what the gradient keeps
-ROUNDS = 2  # of improvement, after the first multipliers
+ROUNDS = 3  # of improvement, after the first multipliers
 SHRINK = 0.999  # boxes that do not become narrower than this are not worth new sectors
 
 
@@ -124,7 +124,8 @@ def _group(setting: Setting, goal: Goal, steps: int) -> Tensor:
         still = goal.open(best[left])
         if not len(still):
             break
-        left, goal, model, logs = left[still], goal.take(still), model.take(still), [log[still] for log in logs]
+        left, goal = left[still], goal.take(still).without(best[left[still]])
+        model, logs = model.take(still), [log[still] for log in logs]
         setting, ratio = setting.take(still).narrowed(model, proved.take(still))
         if ratio < SHRINK:
             old, model = model, setting.model()

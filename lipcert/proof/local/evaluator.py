@@ -2,16 +2,14 @@
 
 Boxes grow in node order; where an activation reads a node and is not linear on its box, the box is narrowed by linear
 functions sent back to the input. Slopes of the lines may be anything. The evaluator takes those of least area itself;
-for the margins they may be proposed, for each margin its own (alpha-CROWN), and only the intercepts are derived.
+others may be proposed for each function (alpha-CROWN): only the intercepts are derived, and the better bound counts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 
 import numpy as np
-import numpy.typing as npt
 
 from lipcert.network.enclosure import Float
 from lipcert.network.graph import Network
@@ -21,11 +19,9 @@ from lipcert.proof.environment import require_ieee
 from lipcert.proof.local.affine import Box
 from lipcert.proof.local.backward import Account, Backward
 from lipcert.proof.local.boxes import Steps, next_box
+from lipcert.proof.local.proposal import NOTHING, Ints, Proposal, Slopes
 from lipcert.proof.local.region import Mask, Region, linear_on_box
 from lipcert.proof.local.straight import Lines, kinks, lines
-
-Ints = npt.NDArray[np.int64]
-Slopes = Mapping[int, tuple[Float, Float]]
 
 BUDGET = 2**27  # bytes for the coefficients of functions sent back at a time
 _COPIES = 12  # arrays of the size of the coefficients that live at once
@@ -66,26 +62,23 @@ class Evaluator:
         return self._settled(self._on_boxes(found, relaxed, labels), found, region, labels)
 
     @np.errstate(all="ignore")
-    def crown(self, region: Region, labels: Ints, slopes: Slopes = MappingProxyType({})) -> Float:
-        """Return lower bounds as `intervals` does, the better of linear functions sent back and boxes.
+    def crown(self, region: Region, labels: Ints, proposal: Proposal = NOTHING) -> Float:
+        """Return lower bounds as `intervals` does, from linear functions sent back and from boxes.
 
         Args:
             region, labels: see `intervals`.
-            slopes: for the margins only, by index of an elementwise node of `steps`: slopes of the lines below and
-                above, (B, 1 or classes - 1, *shape) each, the rivals in order. Any numbers will do.
+            proposal: slopes to try as well.
         """
         require_ieee()
-        found, relaxed = self._narrowed_boxes(region)
-        for index, proposed in slopes.items():
-            node = self.steps.nodes[index]
-            assert isinstance(node.op, Elementwise)
-            relaxed[index] = lines(node.op, *found[node.inputs[0]], slopes=proposed)
-        last = len(self.steps.nodes) - 1
-        a = differences(labels, self.steps.nodes[last].size)
-        account = Account.zero(a)
-        back = Backward(self.steps, found, relaxed)
-        best = account.below(region.minimum(back.send(last, a, account)))
-        return self._settled(np.maximum(best, self._on_boxes(found, relaxed, labels)), found, region, labels)
+        found, relaxed = self._narrowed_boxes(region, proposal)
+        a = differences(labels, self.steps.nodes[-1].size)
+        best = self._on_boxes(found, relaxed, labels)
+        tried = [relaxed, self._with_slopes(found, relaxed, proposal.margins)] if proposal.margins else [relaxed]
+        for lined in tried:
+            account, back = Account.zero(a), Backward(self.steps, found, lined)
+            coefficients = back.send(len(self.steps.nodes) - 1, a, account)
+            best = np.maximum(best, account.below(region.minimum(coefficients)))
+        return self._settled(best, found, region, labels)
 
     def _boxes(self, region: Region) -> list[Box]:
         found: list[Box] = [region.ends]
@@ -93,7 +86,7 @@ class Evaluator:
             found.append(next_box(self.steps, region, found))
         return found
 
-    def _narrowed_boxes(self, region: Region) -> tuple[list[Box], dict[int, Lines]]:
+    def _narrowed_boxes(self, region: Region, proposal: Proposal) -> tuple[list[Box], dict[int, Lines]]:
         """Return boxes of all nodes, and lines of all elementwise nodes."""
         found, relaxed = [region.ends], dict[int, Lines]()
         back = Backward(self.steps, found, relaxed)
@@ -104,7 +97,20 @@ class Evaluator:
                 relaxed[index] = lines(node.op, *found[node.inputs[0]])
             if index in read and not self._is_tight(region, index):
                 found[index] = self._narrow(back, region, index, found[index])
+            if index in proposal.entries:
+                rows, slopes = proposal.entries[index]
+                other = Backward(self.steps, found, self._with_slopes(found, relaxed, slopes))
+                found[index] = self._improve(other, region, index, rows, found[index])
         return found, relaxed
+
+    def _with_slopes(self, found: list[Box], relaxed: Mapping[int, Lines], slopes: Slopes) -> dict[int, Lines]:
+        """Return lines of all elementwise nodes so far, some with other slopes."""
+        other = dict(relaxed)
+        for index, proposed in slopes.items():
+            node = self.steps.nodes[index]
+            assert isinstance(node.op, Elementwise)
+            other[index] = lines(node.op, *found[node.inputs[0]], slopes=proposed)
+        return other
 
     def _is_tight(self, region: Region, index: int) -> bool:
         """Whether a backward pass has nothing to add: see `bounds.local.crown`."""
@@ -117,19 +123,23 @@ class Evaluator:
 
     def _narrow(self, back: Backward, region: Region, index: int, box: Box) -> Box:
         """Return the box of a node, its undecided entries narrowed by functions sent back."""
-        low, high = (end.reshape(len(region), -1).copy() for end in box)
         mask = self._undecided(index, box) & region.valid[:, None]
         count = int(mask.sum(axis=1).max(initial=0))
         rows = np.argsort(~mask, axis=1, kind="stable")[:, :count]
         largest = max(node.size for node in self.steps.nodes[: index + 1])
         width = max(1, BUDGET // (2 * len(region) * _COPIES * largest * 8))
         for start in range(0, count, width):
-            part = rows[:, start : start + width]
-            for end, bounds in zip((low, high), self._entries(back, region, index, part), strict=True):
-                old = np.take_along_axis(end, part, axis=1)
-                best = np.maximum(old, bounds) if end is low else np.minimum(old, bounds)
-                np.put_along_axis(end, part, best, axis=1)
-        return low.reshape(box[0].shape), high.reshape(box[1].shape)
+            box = self._improve(back, region, index, rows[:, start : start + width], box)
+        return box
+
+    def _improve(self, back: Backward, region: Region, index: int, rows: Ints, box: Box) -> Box:
+        """Return the box of a node, its entries at positions (B, S) intersected with bounds of functions sent back."""
+        ends = [end.reshape(len(region), -1).copy() for end in box]
+        for end, bounds, tighter in zip(
+            ends, self._entries(back, region, index, rows), (np.maximum, np.minimum), strict=True
+        ):
+            np.put_along_axis(end, rows, tighter(np.take_along_axis(end, rows, axis=1), bounds), axis=1)
+        return ends[0].reshape(box[0].shape), ends[1].reshape(box[1].shape)
 
     def _entries(self, back: Backward, region: Region, index: int, rows: Ints) -> tuple[Float, Float]:
         """Return lower and upper bounds (B, S) of entries of a node at positions (B, S)."""

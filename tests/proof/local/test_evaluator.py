@@ -18,7 +18,7 @@ from lipcert.bounds.local.view import View
 from lipcert.errors import UsageError
 from lipcert.network.enclosure import Enclosure
 from lipcert.network.operators import Dense, Elementwise, Scale
-from lipcert.proof.local import Evaluator, Region
+from lipcert.proof.local import Evaluator, Proposal, Region
 from lipcert.proof.refusal import Refused
 from lipcert.testing.build import RELU, chain, dense, exact, matrices, mlp
 from lipcert.testing.zoo import zoo
@@ -221,7 +221,7 @@ def test_any_slopes_will_do():
     x, labels = rng.normal(size=(3, 4)), np.array([0, 1, 2])
     nodes = [i for i, _ in evaluator.steps.network.activation_nodes()]
     slopes = {i: tuple(rng.normal(size=(3, 2, 8)) * 10.0 ** rng.integers(-3, 4) for _ in range(2)) for i in nodes}
-    found = evaluator.crown(Region.around(x, 0.25, "linf"), labels, slopes)
+    found = evaluator.crown(Region.around(x, 0.25, "linf"), labels, Proposal(margins=slopes))
     for point in _inside(x, 0.25, "linf", rng):
         true = margins(evaluator.steps.network, point, labels)
         rest = np.isfinite(found)

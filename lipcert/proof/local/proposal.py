@@ -1,0 +1,33 @@
+"""What a method may propose to the evaluator: slopes. None is trusted, and any are admissible."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from lipcert.network.enclosure import Float
+
+Ints = npt.NDArray[np.int64]
+Slopes = Mapping[int, tuple[Float, Float]]
+"""By index of an elementwise node: slopes of the lines below and above, (B, 1 or S, *shape) each, for S functions."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Slopes for functions of a network's normal form without a last softmax; without any, those of least area serve.
+
+    Attributes:
+        margins: for the margins against the rivals, in order.
+        entries: by node, positions (B, S) in it that are worth another bound, and slopes for 2 S functions: the lower
+            bounds of these entries, then their upper bounds.
+    """
+
+    margins: Slopes = field(default_factory=dict)
+    entries: Mapping[int, tuple[Ints, Slopes]] = field(default_factory=dict)
+
+
+NOTHING = Proposal()
+"""No proposal: the evaluator's own slopes."""
