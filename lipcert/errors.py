@@ -6,13 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 
+def one_line(text: object) -> str:
+    """Return a text as one printable line: what comes from a file may hold anything, bytes that are no text too."""
+    return "".join(c if c.isprintable() else "?" for c in str(text))
+
+
 class LipcertError(Exception):
     """Base of every error that lipcert raises on purpose.
 
-    The message is one line for a person: what is wrong, where, and what to do.
+    The message is one printable line for a person: what is wrong, where, and what to do.
     """
 
     exit_code = 2
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(one_line(message))
 
 
 class UsageError(LipcertError):

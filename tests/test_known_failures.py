@@ -2,13 +2,15 @@
 
 Oracles: Jacobians by torch's autograd in float64, difference quotients of onnxruntime, singular values by LAPACK
 (lowered by 1e-12 for their own rounding), and matrices whose norm is known exactly. Cases 5 (ties) and 9 (all rivals)
-are in robustness/test_margins.py, further cases of 14 in proof/test_psd.py.
+are in robustness/test_margins.py, further cases of 11 in bounds/test_multiplier_methods.py, of 14 in proof/test_psd.py.
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import nn
 
 import lipcert
@@ -24,10 +27,11 @@ from lipcert.bounds.engine import bound
 from lipcert.bounds.registry import METHODS
 from lipcert.errors import UsageError
 from lipcert.network import Builder, Enclosure, Network
-from lipcert.network.operators import Conv, Dense, Elementwise, Softmax, Sum
+from lipcert.network.operators import Conv, Dense, Elementwise, Reshape, Softmax, Sum
 from lipcert.proof.psd import is_psd
 from lipcert.proof.subject import subject
 from lipcert.testing.build import RELU, chain, dense, exact, matrices, mlp
+from lipcert.testing.jacobian import exact_jacobian
 
 LAPACK = 1.0 - 1e-12  # relative room for the rounding errors of an oracle in float64
 
@@ -293,8 +297,26 @@ def spectral_layers(path: Path) -> list[tuple[np.ndarray, float]]:
     return layers
 
 
+def operator_norm(weight: np.ndarray) -> float:
+    """Return the norm of a dense layer; of a 3x3 convolution of 28x28 images, padding 1, a lower one by ARPACK."""
+    if weight.ndim == 2:
+        return float(np.linalg.norm(weight, 2))
+    kernel, shape = torch.from_numpy(weight), (1, weight.shape[1], 28, 28)
+
+    def forward(x: np.ndarray) -> torch.Tensor:
+        return nn.functional.conv2d(torch.from_numpy(x).reshape(shape), kernel, padding=1)
+
+    def gram(x: np.ndarray) -> np.ndarray:
+        return nn.functional.conv_transpose2d(forward(x.ravel()), kernel, padding=1).numpy().ravel()
+
+    start = np.random.default_rng(0).normal(size=math.prod(shape))
+    operator = LinearOperator((start.size, start.size), gram, dtype=np.float64)
+    vector = eigsh(operator, k=1, v0=start, tol=1e-7)[1][:, 0].copy()
+    return float(forward(vector).norm()) / float(np.linalg.norm(vector))
+
+
 def onnx_norms(path: Path) -> tuple[list[float], list[float]]:
-    """Return the norms of all Gemm weights, quotients computed in float64, and all scale factors of an ONNX chain."""
+    """Return the norms of all deployed weights of an ONNX chain, quotients in float64, and its scale factors."""
     graph = onnx.load(path).graph
     stored = {array.name: numpy_helper.to_array(array).astype(np.float64) for array in graph.initializer}
     norms, scales = [], []
@@ -302,8 +324,10 @@ def onnx_norms(path: Path) -> tuple[list[float], list[float]]:
         known = [stored[name] for name in node.input if name in stored]
         if node.op_type in ("MatMul", "Div") and len(known) == 2:
             stored[node.output[0]] = known[0] @ known[1] if node.op_type == "MatMul" else known[0] / known[1]
-        elif node.op_type == "Gemm":
-            norms.append(float(np.linalg.norm(known[0], 2)))
+        elif node.op_type == "Reshape" and len(known) == 2:
+            stored[node.output[0]] = known[0].reshape(known[1].astype(int))
+        elif node.op_type in ("Gemm", "Conv"):
+            norms.append(operator_norm(known[0]))
         elif node.op_type == "Mul":
             scales.append(float(known[0]))
     return norms, scales
@@ -326,7 +350,11 @@ def test_deployed_weights_of_spectral_norm_networks(shared_data: Path, name: str
     assert found > math.prod(scales)  # what those claimed whom sigma deceived
 
 
-@pytest.mark.parametrize("name", ["L3_W16", "L9_W32"])
+DEEPEST = ("L33_W32", "L33_W64", "L65_W32")  # torch.export takes its time
+STATE_DICTS = [pytest.param(name, marks=[pytest.mark.slow] * (name in DEEPEST)) for name in MLPS + DEEP_MLPS]
+
+
+@pytest.mark.parametrize("name", STATE_DICTS)
 def test_deployed_weights_of_spectral_norm_state_dicts(shared_data: Path, name: str) -> None:
     """Case 7 for modules: sigma is u'Wv with the stored u and v, whatever the norm of W is."""
     from benchmarks.networks.architectures import factory_of
@@ -338,37 +366,50 @@ def test_deployed_weights_of_spectral_norm_state_dicts(shared_data: Path, name: 
     assert truth <= found <= truth * (1 + 1e-6)
 
 
-def largest_singular_value(weight: np.ndarray, size: int) -> float:
-    """Return a lower bound of the norm of a 3x3 convolution with padding 1 by power iteration in float64."""
-    kernel = torch.from_numpy(weight)
-    x = points(1, weight.shape[1], size, size).double()
-    best = 0.0
-    for _ in range(60):
-        y = nn.functional.conv2d(x / x.norm(), kernel, padding=1)
-        best = max(best, float(y.norm()))
-        x = nn.functional.conv_transpose2d(y, kernel, padding=1)
-    return best
-
-
 LARGER_CNNS = ("C16_CH8", "C17_CH16", "C3_CH32", "C5_CH16", "C5_CH8", "C9_CH32", "C9_CH8")
+CNNS = ["C3_CH8", *(pytest.param(name, marks=pytest.mark.slow) for name in LARGER_CNNS)]
 
 
-@pytest.mark.parametrize("name", ["C3_CH8", *(pytest.param(name, marks=pytest.mark.slow) for name in LARGER_CNNS)])
+@pytest.mark.parametrize("name", CNNS)
 def test_deployed_kernels_of_spectral_norm_networks(shared_data: Path, name: str) -> None:
-    """Case 7 for convolutions: power iteration in float64 from below as the oracle; mean pooling has norm 1/28."""
+    """Case 7 for convolutions in ONNX files; mean pooling has norm 1/28."""
+    path = shared_data / "models" / "glipsdp" / f"cnn_{name}.onnx"
+    norms, scales = onnx_norms(path)
+    assert len(norms) == len(scales) + 1 == int(name[1:].partition("_")[0]) + 1
+    assert max(norms) > 1.0 + 1e-4  # what a stored sigma hides
+    truth = math.prod(norms) * math.prod(scales) / 28 * LAPACK
+    assert truth <= product(lipcert.load(path)) <= truth * 1.1
+
+
+@pytest.mark.parametrize("name", CNNS)
+def test_deployed_kernels_of_spectral_norm_state_dicts(shared_data: Path, name: str) -> None:
+    """Case 7 for convolutions in modules."""
     from benchmarks.networks.architectures import factory_of
 
     path = shared_data / "models" / "glipsdp" / f"cnn_{name}.state_dict.pt"
     layers = spectral_layers(path)
-    norms = [
-        (largest_singular_value(weight, 28) if weight.ndim == 4 else np.linalg.norm(weight, 2)) / sigma
-        for weight, sigma in layers
-    ]
+    norms = [operator_norm(weight) / sigma for weight, sigma in layers]
     scale = 1.2 if name.startswith("C16") else 2.0
-    kernels = sum(weight.ndim == 4 for weight, _ in layers)
-    truth = math.prod(norms) * scale**kernels / 28 * LAPACK
+    truth = math.prod(norms) * scale ** (len(layers) - 1) / 28 * LAPACK
     found = product(lipcert.load((factory_of(path.name), path), input_shape=(1, 28, 28)))
     assert truth <= found <= truth * 1.1
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning", "ignore:.*spectral_norm:FutureWarning")
+@pytest.mark.parametrize("wrap", [nn.utils.spectral_norm, nn.utils.parametrizations.spectral_norm])
+def test_stale_buffers_of_spectral_norm(wrap: Callable[[nn.Module], nn.Module]) -> None:
+    """Case 7. The weight was changed after u and v were stored, so W / u'Wv is far from norm 1; `weight` is stale."""
+    torch.manual_seed(3)
+    module = nn.Sequential(wrap(nn.Linear(4, 5)), nn.ReLU(), nn.Linear(5, 2))
+    with torch.no_grad():
+        module(torch.zeros(1, 4))  # fills the buffers
+    module.eval()
+    names = [name for name, _ in module[0].named_parameters() if name != "bias"]
+    module[0].get_parameter(names[0]).data.copy_(torch.randn(5, 4))
+    truth = jacobian_norm(module, points(40, 4))
+    assert truth > np.linalg.norm(module[2].weight.detach().numpy(), 2)  # what those claim who trust the name
+    found = all_bounds(lipcert.load(module, input_shape=(4,)))
+    assert min(found.values()) >= truth
 
 
 # --- 8. and 10. layers that are not as 1-Lipschitz as their papers --------------------------------------------
@@ -411,6 +452,64 @@ def test_settings_of_tensor_libraries_do_not_move_a_bound() -> None:
     finally:
         torch.set_float32_matmul_precision(precision)
         torch.set_default_dtype(dtype)
+
+
+# --- 11. and 13. solvers that lie, slopes of one pixel ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("share", [0.0, 1e-3, 0.5, 2.0, math.nan, math.inf])
+def test_an_interior_point_solver_that_lies(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Case 11. It reports a value far too good, with multipliers that do not prove it (more in bounds/)."""
+    from lipcert.bounds.lipsdp import method
+
+    network = mlp(matrices(9, 5, 7, 6, 3))
+    plain, honest = bound(network, "lipsdp").value, method.solve_lipsdp
+
+    def lie(*arguments: object, **settings: object) -> object:
+        result = honest(*arguments, **settings)
+        wrong = [np.where(np.arange(len(part)) % 2, part, part * share) for part in result.lam]
+        return dataclasses.replace(result, lam=tuple(wrong), value=result.value * 1e-3, primal=result.value * 1e-3)
+
+    monkeypatch.setattr(method, "solve_lipsdp", lie)
+    rng = np.random.default_rng(2)
+    truth = max(float(np.linalg.norm(exact_jacobian(network, x), 2)) for x in rng.normal(size=(200, 5))) * LAPACK
+    try:
+        found = bound(network, "lipsdp").value
+    except lipcert.LipcertError:
+        return
+    assert found >= truth
+    assert found >= plain * (1 - 1e-5)  # nothing is below the best bound of its rule
+
+
+def test_slopes_of_a_convolution_differ_between_pixels() -> None:
+    """Case 13. Slopes were read at one pixel of each channel; here the first pixel has the smallest slope."""
+    slopes = np.array([0.125, 0.25, 0.5, 2.0]).reshape(1, 2, 2)
+    kernel = Conv(exact(np.array(3.0).reshape(1, 1, 1, 1)), exact(np.zeros((1, 1, 1))), (1, 1), ((0, 0),) * 2, (1, 1))
+    for one in range(4):
+        network = chain((1, 2, 2), kernel, Elementwise("leaky_relu", (np.roll(slopes, one),)), kernel)
+        for value in all_bounds(network).values():
+            assert value >= 18.0
+
+
+@pytest.mark.parametrize("name", ["intervals", "crown", "alpha-crown", "pruned", "pruned-crown", "jacobian"])
+def test_local_slopes_of_a_convolution_differ_between_pixels(name: str) -> None:
+    """Case 13, local mode: all pixels of a channel but one are off, each in turn; the margin falls with that one."""
+    from lipcert.bounds.local.region import Ball
+    from lipcert.bounds.local.registry import find_local
+    from lipcert.bounds.local.view import View
+
+    kernel = Conv(exact(np.ones((1, 1, 1, 1))), exact(np.zeros((1, 1, 1))), (1, 1), ((0, 0),) * 2, (1, 1))
+    builder = Builder((1, 2, 2))
+    active = builder.add(RELU, builder.add(kernel, 0))
+    flat = builder.add(Reshape(), active, shape=(4,))
+    builder.add(Dense(exact(np.array([[1.0] * 4, [-1.0] * 4])), exact(np.zeros(2))), flat)
+    network = builder.build()
+    view = View(network, dtype=torch.float64)
+    for pixel in range(4):
+        centre = torch.full((1, 1, 2, 2), -1.0, dtype=torch.float64)
+        centre.view(-1)[pixel] = 1.0
+        margin = find_local(name).margins(view, Ball.around(centre, 0.5, "l2"), torch.tensor([0]))[0, 1]
+        assert float(margin) <= 1.0 + 1e-12  # of the margin 2 sum relu(x)
 
 
 # --- 12. what is not a number, not at the end, or not in evaluation mode --------------------------------------

@@ -21,7 +21,7 @@ ENTRY = 80  # bytes per entry of the inequality: rows, blocks, scaled and shifte
 CHANNEL_START = 5.0  # seconds: the embedding, and the proof at all frequencies
 CHANNEL_CUBE = 2e-5  # seconds per N^2 w for N channels in layers of at most w, over all frequencies and iterations
 CHANNEL_ENTRY = 400  # bytes per entry of N x N: a stack of some two dozen complex inverses
-JOINT_ENTRY = 32  # bytes per entry of N x N: four matrices
+GPU_NEURONS = 2000  # hidden neurons from which on a GPU is worth the transfers
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,30 @@ def layerwise(network: Network) -> Effort:
 
 def joint(network: Network) -> Effort:
     """Return the effort of a solver for all multipliers at once, which starts from the closed form."""
-    start, neurons = layerwise(network), network.hidden_neurons
-    return Effort(start.seconds + JOINT_CUBE * float(neurons) ** 3, start.bytes + JOINT_ENTRY * float(neurons) ** 2)
+    start, neurons = layerwise(network), float(network.hidden_neurons)
+    held = joint_bytes(network) if solver_device(network) == "cpu" else 0.0
+    return Effort(start.seconds + JOINT_CUBE * neurons**3, start.bytes + held)
+
+
+def joint_bytes(network: Network) -> float:
+    """Return what a solver for all multipliers holds on its device.
+
+    With N neurons and n_0 inputs, of which at most those of the rows that read them are left: V of order n = N + n_0,
+    V R' of n x N, the Schur matrix with its factor and blocks of its forms, 3 N^2.
+    """
+    neurons = float(network.hidden_neurons)
+    order = neurons + min(float(network.nodes[0].size), neurons)
+    return 8.0 * (order**2 + order * neurons + 3.0 * neurons**2)
+
+
+def solver_device(network: Network) -> str:
+    """Return the torch device for a solver of all multipliers: a GPU where one is there, worth it and large enough."""
+    import torch
+
+    if network.hidden_neurons < GPU_NEURONS or not torch.cuda.is_available():
+        return "cpu"
+    free, _ = torch.cuda.mem_get_info()
+    return "cuda" if joint_bytes(network) < 0.8 * free else "cpu"
 
 
 def per_channel(network: Network) -> Effort:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-import pickle
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -102,10 +100,14 @@ def load_data(path: str | PathLike[str], scale: float | None = None, limit: int 
                 found = ", ".join(archive.files) or "nothing"
                 raise UsageError(f"'{path}' has no array '{missing[0]}' (it holds {found}): the data is {_WHAT}")
             images, labels = archive["images"], archive["labels"]
+    except UsageError:
+        raise
     except OSError as error:
         raise UsageError(f"cannot read the data '{path}': {error.strerror or error}") from None
-    except (ValueError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+    except Exception as error:  # what numpy and zipfile raise on damage is not part of their interface
         raise UsageError(f"cannot read the data '{path}': {_reason(error)}; the data is {_WHAT}") from None
+    if not (isinstance(images, np.ndarray) and isinstance(labels, np.ndarray)):  # a member that is no array: bytes
+        raise UsageError(f"cannot read the data '{path}': it is damaged; the data is {_WHAT}")
     return replace(make_dataset(images, labels, str(path), scale, limit), sha256=hashlib.sha256(content).hexdigest())
 
 
@@ -114,14 +116,18 @@ def _reason(error: Exception) -> str:
     text = str(error)
     if "Object arrays" in text:
         return "it holds pickled objects, which can run code when read"
-    return "it is not an .npz archive" if "pickle" in text else f"it is damaged ({text.splitlines()[0]})"
+    return (
+        "it is not an .npz archive"
+        if "pickle" in text
+        else f"it is damaged ({[*text.splitlines(), type(error).__name__][0]})"
+    )
 
 
 def make_dataset(
     images: npt.NDArray[Any], labels: npt.NDArray[Any], name: str, scale: float | None, limit: int | None
 ) -> Dataset:
     """Check arrays and bring them to raw input units; arguments and errors as in `load_data`."""
-    if images.ndim < 2 or labels.ndim == 0 or len(images) == 0:
+    if images.ndim < 2 or labels.ndim == 0 or images.size == 0:
         raise UsageError(f"'{name}' has no samples: images of shape {images.shape}, labels of shape {labels.shape}")
     labels = _labels(labels, name)
     if len(images) != len(labels):

@@ -45,6 +45,15 @@ def test_matrices_that_are_not_psd_by_a_hair_are_all_rejected():
     assert sum(cholesky_accepts(a) for a in negative) >= 10, "the cases are not hard enough to mean anything"
 
 
+def test_hundreds_of_matrices_that_plain_cholesky_takes_for_definite_are_all_rejected():
+    rng = np.random.default_rng(12)
+    sizes = rng.integers(3, 6, 4500)
+    hair = [nearly_singular(rng, int(n)) for n in sizes]
+    fooled = [a for a in hair if cholesky_accepts(a) and not is_exactly_psd(a)]
+    assert len(fooled) >= 300
+    assert not any(is_psd([a], []) for a in fooled)
+
+
 def test_rejected_also_when_cut_into_blocks():
     rng = np.random.default_rng(2)
     for _ in range(150):

@@ -44,7 +44,7 @@ def test_a_numerical_proof_counts_only_where_it_was_asked_for(case, method):
         assert any("--level numerical" in note for note in verified.notes)
 
 
-@pytest.mark.parametrize("method", ["intervals", "crown"])
+@pytest.mark.parametrize("method", ["intervals", "crown", "alpha-crown"])
 def test_what_is_derived_again_counts_as_verified(case, method, tmp_path):
     base = _run(case, method="product").certified_count
     numerical = _run(case, method=method, level="numerical")

@@ -12,7 +12,7 @@ import numpy as np
 
 from lipcert.bounds.chain import lifted_obstacle
 from lipcert.bounds.eclipse_fast import EclipseFast
-from lipcert.bounds.effort import GIB, MOST_BYTES, layerwise
+from lipcert.bounds.effort import solver_device
 from lipcert.bounds.lipsdp._result import LipSdpResult, LipSdpStatus
 from lipcert.bounds.lipsdp._solve import solve_lipsdp
 from lipcert.bounds.method import Method, Proposal, Solver
@@ -42,17 +42,7 @@ class LipSdp(Method):
 
     def refuses(self, network: Network, norm: Norm) -> str | None:
         """Return why the network has no lifted form of affordable size, or None; looks at shapes only."""
-        reason = lifted_obstacle(network)
-        if reason is not None:
-            return reason
-        neurons, inputs = network.hidden_neurons, network.nodes[0].size
-        need = needed_bytes(network)
-        if need > MOST_BYTES:
-            return (
-                f"{neurons} hidden neurons and {inputs} inputs need about {need / GIB:.0f} GiB"
-                f" ({MOST_BYTES / GIB:.0f} at most)"
-            )
-        return None
+        return lifted_obstacle(network)
 
     def propose(self, network: Network, norm: Norm, time_limit: float | None) -> Proposal:
         """Propose the best multipliers found within the limit; they are feasible at every moment."""
@@ -72,24 +62,13 @@ class LipSdp(Method):
             note = "closed-form multipliers: the time limit was reached before the solver began"
             return propose_target(lifted, closed, Solver(SOLVER, LipSdpStatus.TIME_LIMIT.value), (note,))
         try:
-            result = solve_lipsdp(lifted, gap=GAP, time_limit=end - time.monotonic())
+            result = solve_lipsdp(lifted, gap=GAP, time_limit=end - time.monotonic(), device=solver_device(network))
         except np.linalg.LinAlgError:
             note = "closed-form multipliers: the solver's start over- or underflows float64"
             return propose_target(lifted, closed, None, (note,))
         solver = Solver(SOLVER, result.status.value, result.gap if math.isfinite(result.gap) else None)
         found = _better(lifted, (closed, target), result, solver)
         return _constant(network, norm, found) if result.status is LipSdpStatus.CONSTANT else found
-
-
-def needed_bytes(network: Network) -> float:
-    """Return the memory that the method and its proof need at the peak; looks at shapes only.
-
-    With N neurons and n_0 inputs, of which at most those of the rows that read them are left: V of order n = N + n_0,
-    V R' of n x N, the Schur matrix with its factor and blocks of its forms, 3 N^2.
-    """
-    neurons = float(network.hidden_neurons)
-    order = neurons + min(float(network.nodes[0].size), neurons)
-    return layerwise(network).bytes + 8.0 * (order**2 + order * neurons + 3.0 * neurons**2)
 
 
 def _closed_form(lifted: Lifted) -> tuple[list[Float], float]:

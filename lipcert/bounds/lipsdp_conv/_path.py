@@ -31,13 +31,19 @@ from lipcert.bounds.lipsdp_conv._family import Family
 Stop = Callable[[], bool]
 
 BACK_OFF = 0.7
+LEAST_BACK = 0.03  # less is what the line search returns for none
 NEAR = 0.4
 GREED = 0.9
 MOST_STEPS = 60
 
 
 def centre(family: Family, y: torch.Tensor, kappa: float, stop: Stop) -> torch.Tensor:
-    """Damped Newton on phi(y) - kappa log F from an interior y with F > 0: towards the path at mu = F / kappa."""
+    """Damped Newton on phi(y) - kappa log F from an interior y with F > 0: towards the path at mu = F / kappa.
+
+    Far from the path, steps run along the boundary and the least eigenvalues shrink with each of them, until nothing
+    moves. A step back towards the first point, as far as the function falls, makes them large again: Z is affine in y.
+    """
+    first = y
     for _ in range(MOST_STEPS):
         factors = family.factors(y)
         if factors is None or stop():
@@ -53,7 +59,11 @@ def centre(family: Family, y: torch.Tensor, kappa: float, stop: Stop) -> torch.T
         if decrement < NEAR:
             return y + d / (1.0 + decrement)
         cap = 8.0 if d[-1] >= 0 else min(8.0, f / -float(d[-1]))
-        y = y + _length(family, y, d, cap, kappa) * d
+        length = _length(family, y, d, cap, kappa)
+        y = y + length * d
+        if length < 1.0:
+            back = _length(family, y, first - y, 1.0, kappa)
+            y = y + back * (first - y) if back > LEAST_BACK else y
     return y
 
 

@@ -17,4 +17,6 @@ Where things are, lowest first; everything is torch, on any device, in float32 o
 * `crown`, `alpha_crown`, `pruned`, `jacobian`, `anchored`: the methods made of these; `method`, `registry`: their common face.
 
 Level of everything here: numerical. It holds in real arithmetic; the rounding of these computations is not counted.
+At level verified, `proof.local` derives the margins of intervals, CROWN and alpha-CROWN again from the slopes proposed
+here.
 """

@@ -97,7 +97,9 @@ def _setting(relaxed: Relaxed, rows: Tensor, slopes: Slopes) -> Setting:
 
 def _obstacle(view: View) -> str | None:
     """Return why there are no multipliers for a network, or None."""
-    others = [node.name for node in view.nodes if isinstance(node.op, Activation) and not isinstance(node.op, Elementwise)]
+    others = [
+        node.name for node in view.nodes if isinstance(node.op, Activation) and not isinstance(node.op, Elementwise)
+    ]
     return f"it has no multipliers for '{others[0]}', which is not elementwise" if others else None
 
 
@@ -109,20 +111,22 @@ class Anchored(LocalMethod):
     """
 
     name: ClassVar[str] = "anchored"
-    summary: ClassVar[str] = "semidefinite bounds with the slopes seen from the sample (LipSDP's multipliers), and CROWN"
+    summary: ClassVar[str] = (
+        "semidefinite bounds with the slopes seen from the sample (LipSDP's multipliers), and CROWN"
+    )
     norms: ClassVar[frozenset[Norm]] = frozenset({"l2"})
     cost: ClassVar[str] = "that of CROWN and a factorisation of all unstable neurons per step"
-    slopes: ClassVar[Slopes] = staticmethod(from_centre)
 
     def __init__(self, steps: int = STEPS) -> None:
         self.steps = steps
+        self._slopes: Slopes = from_centre
 
     def refuses(self, view: View, norm: Norm) -> str | None:
         """Refuse networks with activations that are not elementwise."""
         return super().refuses(view, norm) or _obstacle(view)
 
     def _margins(self, view: View, ball: Ball, labels: Tensor) -> Tensor:
-        return margins(relax_network(view, ball), labels, self.steps, self.slopes)
+        return margins(relax_network(view, ball), labels, self.steps, self._slopes)
 
 
 class LocalLipSDP(Anchored):
@@ -130,4 +134,7 @@ class LocalLipSDP(Anchored):
 
     name: ClassVar[str] = "local-lipsdp"
     summary: ClassVar[str] = "local Lipschitz constants of all pairs of points around the sample (LipSDP), and CROWN"
-    slopes: ClassVar[Slopes] = staticmethod(any_two)
+
+    def __init__(self, steps: int = STEPS) -> None:
+        super().__init__(steps)
+        self._slopes = any_two

@@ -37,10 +37,10 @@ def from_centre(shape: Shape, box: Box, centre: Tensor) -> Sector:
 
 
 def _opened(box: Box) -> Box:
-    """Widen boxes that are points: what rounding has closed may still move."""
+    """Widen boxes that are points: what rounding has closed may still move, and slopes need a width."""
     low, high = box
-    far, point = torch.full_like(low, torch.inf), low == high
-    return torch.where(point, torch.nextafter(low, -far), low), torch.where(point, torch.nextafter(high, far), high)
+    room = torch.finfo(low.dtype).eps ** 0.5 * (1.0 + low.abs())
+    return torch.where(low == high, low - room, low), torch.where(low == high, high + room, high)
 
 
 @dataclass(frozen=True)

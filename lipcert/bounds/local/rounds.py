@@ -26,7 +26,6 @@ from lipcert.network.operators import Elementwise
 GROUP_BYTES = 2**27  # of the matrices of one group
 _COPIES = 12  # matrices of all rows that live at once, with what the gradient keeps
 ROUNDS = 3  # of improvement, after the first multipliers
-SHRINK = 0.999  # boxes that do not become narrower than this are not worth new sectors
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,21 +66,22 @@ class Setting:
         """Return the noise model of the functions."""
         return noise_model(self.view, self.sectors, len(self.view.nodes) - 1, self.rows)
 
-    def narrowed(self, model: NoiseModel, proved: Covariance) -> tuple[Setting, float]:
-        """Return the same with boxes narrowed by what multipliers prove, and the least mean ratio of widths."""
-        boxes, ratios = list(self.boxes), [1.0]
+    def narrowed(self, model: NoiseModel, proved: Covariance) -> Setting:
+        """Return the same with boxes narrowed by what multipliers prove."""
+        boxes = list(self.boxes)
         for node, pick, width in zip(model.nodes, model.picks, proved.widths, strict=True):
             source = self.view.nodes[node].inputs[0]
             low, high = (end.flatten(1) for end in boxes[source])
-            old_low, old_high = low.gather(1, pick), high.gather(1, pick)
             middle = self.centre[source].flatten(1).gather(1, pick)
             reach = (self.eps[:, None] * width).to(middle.dtype)
-            new_low, new_high = torch.maximum(old_low, middle - reach), torch.minimum(old_high, middle + reach)
-            ratios.append(float(((new_high - new_low) / (old_high - old_low).clamp(min=1e-30)).mean()))
+            new_low = torch.maximum(low.gather(1, pick), middle - reach)
+            new_high = torch.minimum(high.gather(1, pick), middle + reach)
             shape = boxes[source][0].shape
-            ends = low.scatter(1, pick, new_low), high.scatter(1, pick, new_high)
-            boxes[source] = ends[0].reshape(shape), ends[1].reshape(shape)
-        return replace(self, boxes=boxes), min(ratios)
+            boxes[source] = (
+                low.scatter(1, pick, new_low).reshape(shape),
+                high.scatter(1, pick, new_high).reshape(shape),
+            )
+        return replace(self, boxes=boxes)
 
 
 def constants(setting: Setting, goal: Goal, steps: int) -> Tensor:
@@ -126,10 +126,9 @@ def _group(setting: Setting, goal: Goal, steps: int) -> Tensor:
             break
         left, goal = left[still], goal.take(still).without(best[left[still]])
         model, logs = model.take(still), [log[still] for log in logs]
-        setting, ratio = setting.take(still).narrowed(model, proved.take(still))
-        if ratio < SHRINK:
-            old, model = model, setting.model()
-            logs = carry_over(setting, logs, old, model)
+        setting = setting.take(still).narrowed(model, proved.take(still))
+        old, model = model, setting.model()
+        logs = carry_over(setting, logs, old, model)
         proved, logs = improve(model, logs, goal, -(-steps // ROUNDS))
         best[left] = torch.minimum(best[left], proved.lengths)
     return best

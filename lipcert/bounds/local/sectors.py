@@ -55,7 +55,7 @@ def local_sector(shape: Shape, box: Box) -> Sector:
         wide = b > a
         alpha = torch.where(wide, torch.minimum(alpha, least), alpha)
         beta = torch.where(wide, torch.maximum(beta, most), beta)
-    return _settled(alpha, beta)
+    return _settled(alpha, beta, box)
 
 
 def anchored_sector(shape: Shape, box: Box, centre: Tensor) -> Sector:
@@ -79,14 +79,15 @@ def anchored_sector(shape: Shape, box: Box, centre: Tensor) -> Sector:
         alpha = torch.where(wide, torch.minimum(alpha, least), alpha)
         beta = torch.where(wide, torch.maximum(beta, most), beta)
     local = local_sector(shape, box)
-    seen = _settled(alpha, beta)
+    seen = _settled(alpha, beta, box)
     return Sector(torch.maximum(seen.alpha, local.alpha), torch.minimum(seen.beta, local.beta))
 
 
-def _settled(alpha: Tensor, beta: Tensor) -> Sector:
-    """Return a sector; boxes that are single points get slope 0, as nothing moves there."""
-    point = alpha > beta
-    return Sector(torch.where(point, 0.0, alpha), torch.where(point, 0.0, beta))
+def _settled(alpha: Tensor, beta: Tensor, box: Box) -> Sector:
+    """Return a sector; boxes that are single points get slope 0, as nothing moves there, boxes of NaN get NaN."""
+    point, known = alpha > beta, box[0] <= box[1]
+    still = torch.where(known, 0.0, torch.nan).to(alpha)
+    return Sector(torch.where(point, still, alpha), torch.where(point, still, beta))
 
 
 def _slopes(shape: Shape, piece: int, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

@@ -60,10 +60,6 @@ class Region:
     def __len__(self) -> int:
         return len(self.centre)
 
-    def take(self, rows: npt.NDArray[np.int64] | Mask) -> Region:
-        """Return the balls of some samples, given by index or mask."""
-        return Region(self.centre[rows], self.eps, self.norm, self.box, self.valid[rows])
-
     @cached_property
     def lower(self) -> Float:
         """(B, *input_shape) a lower bound of each input."""

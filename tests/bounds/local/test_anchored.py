@@ -5,6 +5,8 @@ Level numerical: the tests compute in float64 and allow ROUNDING for it, relativ
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -26,7 +28,8 @@ from lipcert.bounds.local.region import Ball
 from lipcert.bounds.local.rounds import Setting, groups
 from lipcert.bounds.local.view import View
 from lipcert.errors import UsageError
-from lipcert.testing.build import matrices, mlp
+from lipcert.network.operators import Dense
+from lipcert.testing.build import RELU, chain, exact, matrices, mlp
 from lipcert.testing.jacobian import exact_jacobian, operator_norm
 from lipcert.testing.truth import is_countable, region_points
 from lipcert.testing.zoo import zoo
@@ -54,7 +57,7 @@ def _rival_margins(view, x, labels):
     return logits.gather(1, labels[:, None]) - logits.gather(1, rivals(labels, view.classes))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(networks(BLOCKS, 5), regions)
 def test_margins_are_below_those_of_points(network, region):
     view = _view(network)
@@ -69,7 +72,7 @@ def test_margins_are_below_those_of_points(network, region):
             assert bool((found <= _rival_margins(view, x, labels) + room).all())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(networks(BLOCKS, 5), regions)
 def test_pre_activations_stay_within_their_widths(network, region):
     """|z_i(x') - z_i(x)| <= eps sqrt(C_ii), for first multipliers and improved ones."""
@@ -87,7 +90,7 @@ def test_pre_activations_stay_within_their_widths(network, region):
                 assert bool((z.abs() <= ball.eps[:, None] * width * (1.0 + ROUNDING) + 1e-12).all())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(networks(BLOCKS, 5), regions)
 def test_constants_hold_for_jacobians(network, region):
     view = _view(network)
@@ -108,10 +111,10 @@ def test_constants_hold_in_every_linear_region_of_a_large_ball(name):
     points = np.array(list(region_points(view.network)))
     radius = float(np.linalg.norm(points.reshape(len(points), -1), axis=1).max())
     ball = Ball.around(torch.zeros((1, *view.network.input_shape), dtype=torch.float64), 1.01 * radius, "l2")
-    exact = max(operator_norm(exact_jacobian(view.network, x), "l2") for x in points)
+    truth = max(operator_norm(exact_jacobian(view.network, x), "l2") for x in points)
     found = float(anchored.local_constant(view, ball)[0])
-    assert exact <= found * (1.0 + ROUNDING)
-    assert found <= 1.7 * exact  # one optimum of LipSDP away, on networks this small
+    assert truth <= found * (1.0 + ROUNDING)
+    assert found <= 1.7 * truth + 1e-12  # one optimum of LipSDP away, on networks this small
 
 
 @pytest.mark.parametrize("sizes", [(8, 5, 6, 3), (3, 12, 9, 3), (2, 6, 20, 5, 2)])
@@ -169,14 +172,22 @@ def test_never_below_crown_and_more_steps_only_help(network, seed):
     with torch.no_grad():
         relaxed = relax_network(view, ball)
         found = [crown_margins(relaxed, labels)] + [anchored.margins(relaxed, labels, steps) for steps in (0, 6)]
-    for one, two in zip(found, found[1:], strict=False):
+    for one, two in pairwise(found):
         assert bool((two >= one - ROUNDING * (1.0 + one.abs())).all())
 
 
 def test_layers_may_be_rescaled_and_batches_split():
     weights = matrices(8, 6, 14, 14, 4)
-    view = _view(mlp(weights))
-    scaled = _view(mlp([weights[0] * 2.0**20, weights[1] * 2.0**-30, weights[2] * 2.0**10]))
+    biases = [0.2 * np.cos(np.arange(len(w))) for w in weights]
+
+    def scaled_by(*factors):
+        total, ops = 1.0, []
+        for weight, bias, factor in zip(weights, biases, factors, strict=True):
+            total *= factor
+            ops += [Dense(exact(weight * factor), exact(bias * total)), RELU]
+        return _view(chain((6,), *ops[:-1]))
+
+    view, scaled = scaled_by(1.0, 1.0, 1.0), scaled_by(2.0**20, 2.0**-30, 2.0**10)
     ball = _ball(view, 0.4, None, 3, count=8)
     labels = view(ball.centre).argmax(dim=1)
     found = Anchored(12).margins(view, ball, labels)
@@ -234,7 +245,7 @@ def test_counts_on_a_real_network(shared_data, eps, least):
 
 
 def test_counts_beside_the_strongest_published_method(shared_data):
-    """The first 100 of the 200 images of the SDP literature at eps 1: SDP-CROWN proves 68 of all 200, here 46 of 100."""
+    """Images of the SDP literature at eps 1. SDP-CROWN proves 68 of 200; of the first 100, 46 are known here."""
     view = View(open_bare(shared_data, "models/autolirpa/spectral_NOR_MLP_B.pth"))
     data = np.load(shared_data / "datasets" / "mnist_sdp200.npz")
     images = torch.from_numpy((data["images"][:100] / 255.0).reshape(-1, *view.network.input_shape))

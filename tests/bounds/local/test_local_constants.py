@@ -123,9 +123,9 @@ def test_local_constants_are_at_most_the_global_one(network, region):
 
 
 @settings(max_examples=25, deadline=None)
-@given(networks(("dense", "relu", "conv", "residual", "concat", "group_sort"), max_depth=4), st.integers(0, 2**16))
+@given(networks(("dense", "relu", "conv", "max_pool", "group_sort"), max_depth=4), st.integers(0, 2**16))
 def test_products_of_norms_and_boxes_of_jacobians_grow_with_the_ball(network, seed):
-    """Following functions with middle slopes has no such law: a larger ball may by chance get a smaller number."""
+    """Of piecewise linear networks. Functions followed with middle slopes have no such law, though all bounds hold."""
     view = _view(network)
     small, large = (_ball(view, eps, None, seed) for eps in (0.05, 0.2))
     inner, outer = (prune(view, ball, any_two) for ball in (small, large))

@@ -215,17 +215,29 @@ def test_a_box_never_loosens_a_bound(norm):
     assert (rational(boxed[rest]) <= true[rest]).all()
 
 
-def test_any_slopes_will_do():
-    network = mlp(matrices(8, 4, 8, 8, 3))
-    evaluator, rng = Evaluator(network), np.random.default_rng(0)
+@pytest.mark.parametrize("seed", range(6))
+def test_any_slopes_will_do(seed):
+    """Proposed for margins and for entries, wild or not numbers at all: no bound is above a margin."""
+    network = mlp(matrices(8 + seed, 4, 8, 8, 3))
+    evaluator, rng = Evaluator(network), np.random.default_rng(seed)
     x, labels = rng.normal(size=(3, 4)), np.array([0, 1, 2])
-    nodes = [i for i, _ in evaluator.steps.network.activation_nodes()]
-    slopes = {i: tuple(rng.normal(size=(3, 2, 8)) * 10.0 ** rng.integers(-3, 4) for _ in range(2)) for i in nodes}
-    found = evaluator.crown(Region.around(x, 0.25, "linf"), labels, Proposal(margins=slopes))
+    first, second = (i for i, _ in evaluator.steps.network.activation_nodes())
+
+    def slopes(count):
+        return tuple(rng.normal(size=(3, count, 8)) * 10.0 ** rng.integers(-3, 4) + rng.choice([0, 1]) for _ in "lu")
+
+    rows = np.stack([rng.permutation(8)[:5] for _ in range(3)])
+    read = evaluator.steps.nodes[second].inputs[0]
+    proposal = Proposal({first: slopes(2), second: slopes(2)}, {read: (rows, {first: slopes(10)})})
+    own = evaluator.crown(Region.around(x, 0.25, "linf"), labels)
+    found = evaluator.crown(Region.around(x, 0.25, "linf"), labels, proposal)
     for point in _inside(x, 0.25, "linf", rng):
         true = margins(evaluator.steps.network, point, labels)
         rest = np.isfinite(found)
         assert (rational(found[rest]) <= true[rest]).all()
+    proposal.margins[first][0][0, 0, 0] = np.nan
+    broken = evaluator.crown(Region.around(x, 0.25, "linf"), labels, Proposal(proposal.margins))
+    assert (broken >= own).all() and not np.isnan(broken).any()  # the evaluator's own slopes still count
 
 
 def test_what_has_no_verified_rule_is_refused_by_name():

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lipcert.errors import Unsupported, UnsupportedError, UsageError
+from lipcert.errors import Unsupported, UnsupportedError, UsageError, one_line
 from lipcert.network.graph import Network
 from lipcert.network.readers.onnx.store import open_model
 from lipcert.network.readers.onnx.walk import Reading
@@ -41,13 +41,8 @@ def read_onnx(path: Path, input_shape: tuple[int, ...] | None = None) -> Network
         kind = reading.run(input_shape)
         nodes = reading.result(str(path))
         return Network(tuple(nodes), kind, source, tuple(reading.graph.notes))
-    except UsageError as error:
-        raise UsageError(_line(error)) from None
     except UnsupportedError as error:
-        items = [Unsupported(_line(i.where), _line(i.what), _line(i.why)) for i in error.items]
+        items = [Unsupported(one_line(i.where), one_line(i.what), one_line(i.why)) for i in error.items]
         raise UnsupportedError(items) from None
-
-
-def _line(text: object) -> str:
-    """Return a text as one printable line: names in a file may hold anything, bytes that are no text too."""
-    return "".join(c if c.isprintable() else "?" for c in str(text))
+    except MemoryError:
+        raise UsageError(f"{path} has sizes for which the memory does not suffice; it may be damaged") from None
