@@ -177,7 +177,7 @@ def test_never_below_crown_and_more_steps_only_help(network, seed):
 
 
 def test_layers_may_be_rescaled_and_batches_split():
-    weights = matrices(8, 6, 14, 14, 4)
+    weights = matrices(8, 16, 14, 14, 4)  # more inputs than neurons: the same way of elimination, however padded
     biases = [0.2 * np.cos(np.arange(len(w))) for w in weights]
 
     def scaled_by(*factors):
@@ -185,7 +185,7 @@ def test_layers_may_be_rescaled_and_batches_split():
         for weight, bias, factor in zip(weights, biases, factors, strict=True):
             total *= factor
             ops += [Dense(exact(weight * factor), exact(bias * total)), RELU]
-        return _view(chain((6,), *ops[:-1]))
+        return _view(chain((16,), *ops[:-1]))
 
     view, scaled = scaled_by(1.0, 1.0, 1.0), scaled_by(2.0**20, 2.0**-30, 2.0**10)
     ball = _ball(view, 0.4, None, 3, count=8)
