@@ -13,7 +13,7 @@ from fractions import Fraction
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from lipcert.errors import UsageError
+from lipcert.errors import InconclusiveError, UsageError
 from lipcert.files import read_whole
 from lipcert.proof.claims import Norm, Quantity, logit, margin
 
@@ -47,9 +47,16 @@ def load(
     Raises:
         UsageError: the file is missing, damaged or inconsistent.
         UnsupportedError: parts of the model have no sound rule; all are listed.
+        InconclusiveError: the arithmetic of the process is not IEEE 754, so weights could be read as other numbers.
     """
     from lipcert.network import readers
+    from lipcert.proof.environment import require_ieee
+    from lipcert.proof.refusal import Refused
 
+    try:
+        require_ieee()
+    except Refused as refusal:
+        raise InconclusiveError(f"no network can be read: {refusal}") from None
     shape = None if input_shape is None else tuple(input_shape)
     return readers.load(model, input_shape=shape, mean=mean, std=std, allow_pickle=allow_pickle)
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+import lipcert
 from lipcert.bounds.engine import bound
 from lipcert.bounds.local.registry import find_local
 from lipcert.errors import LipcertError
@@ -73,6 +74,14 @@ def test_nothing_is_bounded_under_flush_to_zero(flushing: None) -> None:
     for method in METHODS:
         with pytest.raises(LipcertError, match="subnormal"):
             bound(PLAIN, method)
+
+
+def test_nothing_is_read_or_certified_under_flush_to_zero(flushing: None) -> None:
+    """A subnormal weight would be read as 0, and the claim would be one about another network."""
+    with pytest.raises(LipcertError, match="subnormal"):
+        lipcert.load(torch.nn.Linear(2, 2).eval(), input_shape=(2,))
+    with pytest.raises(LipcertError, match="subnormal"):
+        lipcert.certify(PLAIN, (np.zeros((3, 6)), np.zeros(3, dtype=int)), eps=(0.1,))
 
 
 @pytest.mark.parametrize("name", ["intervals", "crown"])

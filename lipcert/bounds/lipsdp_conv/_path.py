@@ -31,7 +31,7 @@ from lipcert.bounds.lipsdp_conv._family import Family
 Stop = Callable[[], bool]
 
 BACK_OFF = 0.7
-LEAST_BACK = 0.03  # less is what the line search returns for none
+BACK = (0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3)
 NEAR = 0.4
 GREED = 0.9
 MOST_STEPS = 60
@@ -62,13 +62,18 @@ def centre(family: Family, y: torch.Tensor, kappa: float, stop: Stop) -> torch.T
         length = _length(family, y, d, cap, kappa)
         y = y + length * d
         if length < 1.0:
-            back = _length(family, y, first - y, 1.0, kappa)
-            y = y + back * (first - y) if back > LEAST_BACK else y
+            falls = _slope(family, y, first - y, kappa)
+            y = y + next((a for a in BACK if falls(a) <= 0.0), 0.0) * (first - y)
     return y
 
 
 def _length(family: Family, y: torch.Tensor, d: torch.Tensor, cap: float, kappa: float, t: float = 0.0) -> float:
     """Return where phi - kappa log F - t F is smallest along d, at most `BACK_OFF` of the way to the boundary."""
+    return line_search(_slope(family, y, d, kappa, t), BACK_OFF * _reach(family, y, d, cap))
+
+
+def _slope(family: Family, y: torch.Tensor, d: torch.Tensor, kappa: float, t: float = 0.0) -> Callable[[float], float]:
+    """Return the derivative of phi - kappa log F - t F at y + a d along d, infinite outside, as a function of a."""
 
     def slope(a: float) -> float:
         point = y + a * d
@@ -78,7 +83,7 @@ def _length(family: Family, y: torch.Tensor, d: torch.Tensor, cap: float, kappa:
         pull = kappa / float(point[-1]) + t
         return float(family.gradient(point, factors) @ d) - pull * float(d[-1])
 
-    return line_search(slope, BACK_OFF * _reach(family, y, d, cap))
+    return slope
 
 
 def _reach(family: Family, y: torch.Tensor, d: torch.Tensor, cap: float) -> float:

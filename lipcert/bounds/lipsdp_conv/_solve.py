@@ -23,9 +23,9 @@ MOST_NEW = 6  # chains that join at a time
 MOST_STEPS = 200
 PATIENCE = 8  # steps without a better gap
 SHORTER = 0.6  # of a step that a chain does not allow
-PULL = 0.4  # kappa of the start, per row of Z
+PULL = 0.1  # kappa of the start, per row of Z
 MOST_EACH = 2  # chains of the largest gains in each layer, to start with
-MOST_STARTS = 8
+MOST_STARTS = 4
 
 
 @dataclass(frozen=True)

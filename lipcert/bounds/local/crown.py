@@ -46,17 +46,25 @@ class Relaxed:
         return Relaxed(self.view, self.ball.take(samples), boxes, relaxations)
 
 
-def relax_network(view: View, ball: Ball, ways: Mapping[int, Pass] = MappingProxyType({})) -> Relaxed:
+def relax_network(
+    view: View,
+    ball: Ball,
+    ways: Mapping[int, Pass] = MappingProxyType({}),
+    known: Mapping[int, Box] = MappingProxyType({}),
+) -> Relaxed:
     """Return boxes and relaxations of all nodes, every box that matters narrowed by CROWN. Level: numerical.
 
     Args:
         view, ball: the network and the region.
         ways: how functions of a node are sent back, where it is not the plain way.
+        known: boxes of some nodes that hold too.
     """
     grown, relaxations = Boxes(view, ball), dict[int, Relaxation]()
     read = set(view.nonlinear_inputs)
     for _ in view.nodes[1:]:
         index = grown.grow()
+        if index in known:
+            grown.narrow(index, *known[index])
         if isinstance(view.nodes[index].op, Activation):
             relaxations[index] = relax(view, index, grown.inputs(index), grown.found[index])
         if index in read and not _is_tight(view, ball, index):

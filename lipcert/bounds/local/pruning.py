@@ -28,15 +28,15 @@ Slopes = Callable[[Shape, Box, Tensor], Sector]  # of an activation on a box aro
 
 def any_two(shape: Shape, box: Box, centre: Tensor) -> Sector:
     """Return the slopes between any two points of a region."""
-    return local_sector(shape, _opened(box))
+    return local_sector(shape, opened(box))
 
 
 def from_centre(shape: Shape, box: Box, centre: Tensor) -> Sector:
     """Return the slopes between the centre of a region and other points of it."""
-    return anchored_sector(shape, _opened(box), centre)
+    return anchored_sector(shape, opened(box), centre)
 
 
-def _opened(box: Box) -> Box:
+def opened(box: Box) -> Box:
     """Widen boxes that are points: what rounding has closed may still move, and slopes need a width."""
     low, high = box
     room = torch.finfo(low.dtype).eps ** 0.5 * (1.0 + low.abs())

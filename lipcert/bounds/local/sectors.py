@@ -64,7 +64,7 @@ def anchored_sector(shape: Shape, box: Box, centre: Tensor) -> Sector:
     Args:
         shape: the activation.
         box: (B, *shape) ends.
-        centre: (B, *shape) the pre-activation at the sample, inside the box.
+        centre: (B, *shape) the pre-activation at the sample; inside the box, or a secant leaves it.
     """
     low, high = box
     value = shape.function(centre, *shape.parameters)
@@ -78,7 +78,7 @@ def anchored_sector(shape: Shape, box: Box, centre: Tensor) -> Sector:
         wide = b > a
         alpha = torch.where(wide, torch.minimum(alpha, least), alpha)
         beta = torch.where(wide, torch.maximum(beta, most), beta)
-    local = local_sector(shape, box)
+    local = local_sector(shape, (torch.minimum(low, centre), torch.maximum(high, centre)))
     seen = _settled(alpha, beta, box)
     return Sector(torch.maximum(seen.alpha, local.alpha), torch.minimum(seen.beta, local.beta))
 

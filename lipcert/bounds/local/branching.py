@@ -1,0 +1,126 @@
+"""`branching`: regions cut at kinks of unstable neurons until every part is proved (branch and bound).
+
+A sample is certified when all parts of its region are. Samples with few open parts go first, so that a batch gives up
+on the hopeless ones last; on one sample, parts with the worst margins go first. Every step handles parts of many
+samples at once. What stays open when the budget is spent keeps the bounds found so far: they hold.
+
+Where the tree is exhausted, parts have linear neurons only, and `cuts` tend to the exact least margin on them.
+Source: Bunel et al. 2020; bounds on parts: `domains`.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from lipcert.bounds.local import anchored, crown
+from lipcert.bounds.local.anchored import Anchored
+from lipcert.bounds.local.crown import relax_network
+from lipcert.bounds.local.domains import Domains, bounded, split, whole
+from lipcert.bounds.local.region import Ball
+from lipcert.bounds.local.view import View
+from lipcert.proof.claims import NORMS, Norm
+
+AT_ONCE = 64  # parts that are cut in one step
+SAMPLES_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What branching may cost.
+
+    Attributes:
+        parts: of one sample, cut altogether.
+        seconds: per sample of a batch; infinite for results that do not depend on the machine.
+        steps: of the optimisers, on every part.
+    """
+
+    parts: int = 2000
+    seconds: float = 2.0
+    steps: int = 8
+
+
+def margins(view: View, ball: Ball, labels: Tensor, known: Domains, budget: Budget) -> Tensor:
+    """Return (B, classes - 1) lower bounds of all margins. Level: numerical.
+
+    Args:
+        view: the network; its activations are elementwise.
+        ball: B regions.
+        labels: (B,) int64.
+        known: the whole regions, with bounds that hold.
+        budget: see there.
+    """
+    proved = torch.full_like(known.bounds, torch.inf)
+    spent = torch.zeros(len(labels), dtype=torch.int64, device=labels.device)
+    domains, closed = _settle(known, proved, ball.valid)
+    deadline = time.monotonic() + budget.seconds * len(domains)
+    while len(domains) and time.monotonic() < deadline:
+        chosen = _choose(domains, spent < budget.parts)
+        if not len(chosen):
+            break
+        picked = domains.take(chosen)
+        spent = spent + torch.bincount(picked.samples, minlength=len(spent))
+        halves, stuck = split(view, ball, labels, picked)
+        rest = torch.ones(len(domains), dtype=torch.bool, device=chosen.device)
+        rest[chosen] = False
+        closed = closed.join(picked.take(stuck))
+        spent[picked.samples[stuck]] = budget.parts
+        domains = domains.take(rest)
+        if len(halves):
+            still, _ = _settle(bounded(view, ball, labels, halves, budget.steps), proved, ball.valid)
+            domains = domains.join(still)
+    for left in (domains, closed):
+        _lower(proved, left)
+    return proved
+
+
+def _settle(domains: Domains, proved: Tensor, valid: Tensor) -> tuple[Domains, Domains]:
+    """Take down the bounds of parts that are done; return those that are open, and none."""
+    done = (domains.bounds > 0).all(dim=1) | ~valid[domains.samples]
+    _lower(proved, domains.take(done))
+    return domains.take(~done), domains.take(torch.zeros_like(done))
+
+
+def _lower(proved: Tensor, domains: Domains) -> None:
+    """Lower what is proved of each sample, in place, to the bounds of its parts."""
+    bounds = domains.bounds.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    proved.scatter_reduce_(0, domains.samples[:, None].expand_as(bounds), bounds, "amin")
+
+
+def _choose(domains: Domains, allowed: Tensor) -> Tensor:
+    """Return which parts are cut next: those of samples with the fewest open parts, the worst ones first."""
+    open_ = torch.bincount(domains.samples, minlength=len(allowed))
+    rows = allowed[domains.samples].nonzero()[:, 0]
+    order = domains.worst[rows].argsort(stable=True)
+    rows = rows[order]
+    rows = rows[open_[domains.samples[rows]].argsort(stable=True)]
+    return rows[:AT_ONCE]
+
+
+class Branching(Anchored):
+    """Margins by branch and bound, where `anchored` and CROWN leave them open.
+
+    Args of the constructor:
+        budget: what it may cost.
+    """
+
+    name: ClassVar[str] = "branching"
+    summary: ClassVar[str] = "branch and bound over unstable neurons, with multipliers and linear bounds on every part"
+    norms: ClassVar[frozenset[Norm]] = frozenset(NORMS)
+    cost: ClassVar[str] = "up to two seconds per sample that is still open"
+
+    def __init__(self, budget: Budget | None = None) -> None:
+        super().__init__()
+        self.budget = budget or Budget()
+
+    def _margins(self, view: View, ball: Ball, labels: Tensor) -> Tensor:
+        relaxed = relax_network(view, ball)
+        if ball.norm == "l2":
+            found = anchored.margins(relaxed, labels, self.steps)
+        else:
+            found = crown.margins(relaxed, labels)
+        return margins(view, ball, labels, whole(view, relaxed, found), self.budget)
