@@ -14,6 +14,7 @@ from lipcert.bounds.margins import propose_margins
 from lipcert.bounds.memory import PeakMemory
 from lipcert.bounds.method import Method, Proposal, Solver
 from lipcert.bounds.registry import METHODS, choose_method, find_method
+from lipcert.bounds.threads import suitable_threads
 from lipcert.errors import InconclusiveError, LipcertError, UsageError
 from lipcert.network.enclosure import Float
 from lipcert.network.graph import Network
@@ -204,8 +205,9 @@ def _derive(
     start = time.perf_counter()
     try:
         require_ieee()
-        proposal = _propose(normal, method, norm, quantity, time_limit)
-        derivation = RULES[proposal.rule].derive(normal, norm, proposal.witness)
+        with suitable_threads(normal):
+            proposal = _propose(normal, method, norm, quantity, time_limit)
+            derivation = RULES[proposal.rule].derive(normal, norm, proposal.witness)
     except Refused as refusal:
         raise InconclusiveError(f"no bound can be derived from what '{method.name}' proposed: {refusal}") from None
     claim = _claim(norm, quantity, derivation)

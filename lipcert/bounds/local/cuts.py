@@ -53,24 +53,37 @@ class Cut(Relaxation):
         return Cut(self.lines.take(samples), (low[samples], high[samples]), self.weights[:, samples])
 
 
-def cut_bounds(relaxed: Relaxed, rows: Tensor, steps: int) -> Tensor:
-    """Return (B, S) lower bounds of functions of the output, the best of some steps. Level: numerical.
+def first_starts(relaxed: Relaxed) -> dict[int, Tensor]:
+    """Return, by activation node, (B, 4, *shape) where `cut_bounds` may start: CROWN's slopes and no cuts."""
+    found = {}
+    for index, relaxation in relaxed.relaxations.items():
+        if isinstance(relaxation, Linear):
+            slopes = torch.cat([relaxation.lines.low_slope, relaxation.lines.high_slope], dim=1)
+            found[index] = torch.cat([slopes, torch.zeros_like(slopes)], dim=1)
+    return found
+
+
+def cut_bounds(
+    relaxed: Relaxed, rows: Tensor, starts: Mapping[int, Tensor], steps: int
+) -> tuple[Tensor, dict[int, Tensor]]:
+    """Return (B, 1) lower bounds of a function of the output, the best of some steps. Level: numerical.
 
     Args:
         relaxed: parts of regions; all their activations are elementwise.
-        rows: (B, S, *output_shape).
+        rows: (B, 1, *output_shape).
+        starts: slopes and cuts to start from, as returned; any numbers will do.
         steps: of Adam.
+
+    Returns:
+        The bounds, and the last slopes and cuts.
     """
     view, last = relaxed.view, len(relaxed.view.nodes) - 1
     best = rows.new_full(rows.shape[:2], -torch.inf)
     units = _units(relaxed, rows)
     with torch.enable_grad():
-        slopes = {i: Slopes(r, rows.shape[1]) for i, r in relaxed.relaxations.items() if isinstance(r, Linear)}
-        weights = {
-            i: rows.new_zeros((2, *rows.shape[:2], *view.nodes[i].shape), requires_grad=True) for i in slopes
-        }
-        if not weights:
-            return best
+        slopes = {i: Slopes(r, 1) for i, r in relaxed.relaxations.items() if isinstance(r, Linear)}
+        weights = {i: starts[i][:, 2:].transpose(0, 1)[:, :, None].clone().requires_grad_() for i in slopes}
+        _start(slopes, starts)
         moving = [leaf for pair in slopes.values() for leaf in pair.leaves] + list(weights.values())
         optimiser = torch.optim.Adam(moving, lr=RATE)
         schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, DECAY)
@@ -88,7 +101,16 @@ def cut_bounds(relaxed: Relaxed, rows: Tensor, steps: int) -> Tensor:
             optimiser.step()
             schedule.step()
             _bring_back(slopes, weights)
-    return best
+    ends = {i: torch.cat([s.low, s.high, weights[i][0], weights[i][1]], dim=1).detach() for i, s in slopes.items()}
+    return best, ends
+
+
+@torch.no_grad()
+def _start(slopes: Mapping[int, Slopes], starts: Mapping[int, Tensor]) -> None:
+    for index, pair in slopes.items():
+        for slope, k in ((pair.low, 0), (pair.high, 1)):
+            slope.copy_(starts[index][:, k : k + 1])
+        pair.clip()
 
 
 @torch.no_grad()
