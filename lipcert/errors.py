@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 def one_line(text: object) -> str:
     """Return a text as one printable line: what comes from a file may hold anything, bytes that are no text too."""
-    return "".join(c if c.isprintable() else "?" for c in str(text))
+    return "".join(c if c.isprintable() else "?" for c in " ".join(str(text).split()))
 
 
 class LipcertError(Exception):

@@ -37,7 +37,8 @@ moderate = st.floats(min_value=1e-100, max_value=1e100)
 
 def is_next_above(value: float, exact: Fraction) -> bool:
     """The smallest float64 that is not below `exact`."""
-    return Fraction(value) >= exact and (value == -math.inf or Fraction(math.nextafter(value, -math.inf)) < exact)
+    below = math.nextafter(value, -math.inf)
+    return Fraction(value) >= exact and (below == -math.inf or Fraction(below) < exact)
 
 
 @unhurried

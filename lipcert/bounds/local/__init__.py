@@ -14,7 +14,9 @@ Where things are, lowest first; everything is torch, on any device, in float32 o
 * `masked_norms`, `reaches`, `pruning`: l2 norms without what is constant on the region.
 * `gradients`, `gradient_lines`: boxes of gradients, and linear bounds through the backward pass.
 * `noise`, `covariance`, `improvement`, `rounds`: multipliers of a region, what they prove, and better ones.
-* `crown`, `alpha_crown`, `pruned`, `jacobian`, `anchored`: the methods made of these; `method`, `registry`: their common face.
+* `cuts`, `domains`: linear bounds on parts of a region, and how it is cut into parts.
+* `crown`, `alpha_crown`, `pruned`, `jacobian`, `anchored`, `branching`: the methods made of these; `method`,
+  `registry`: their common face; `radius`: the largest radius that a method certifies.
 
 Level of everything here: numerical. It holds in real arithmetic; the rounding of these computations is not counted.
 At level verified, `proof.local` derives the margins of intervals, CROWN and alpha-CROWN again from the slopes proposed

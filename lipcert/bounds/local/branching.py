@@ -26,7 +26,7 @@ from lipcert.bounds.local.view import View
 from lipcert.proof.claims import NORMS, Norm
 
 AT_ONCE = 64  # parts that are cut in one step
-SAMPLES_AT_ONCE = 8
+LEAF_STEPS = 200  # of the optimiser, on parts whose neurons are all linear
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Budget:
 
     parts: int = 2000
     seconds: float = 2.0
-    steps: int = 8
+    steps: int = 4
 
 
 def margins(view: View, ball: Ball, labels: Tensor, known: Domains, budget: Budget) -> Tensor:
@@ -54,9 +54,11 @@ def margins(view: View, ball: Ball, labels: Tensor, known: Domains, budget: Budg
         known: the whole regions, with bounds that hold.
         budget: see there.
     """
+    if not known.boxes:
+        return known.bounds
     proved = torch.full_like(known.bounds, torch.inf)
     spent = torch.zeros(len(labels), dtype=torch.int64, device=labels.device)
-    domains, closed = _settle(known, proved, ball.valid)
+    domains = _open(known, proved, ball.valid)
     deadline = time.monotonic() + budget.seconds * len(domains)
     while len(domains) and time.monotonic() < deadline:
         chosen = _choose(domains, spent < budget.parts)
@@ -65,24 +67,30 @@ def margins(view: View, ball: Ball, labels: Tensor, known: Domains, budget: Budg
         picked = domains.take(chosen)
         spent = spent + torch.bincount(picked.samples, minlength=len(spent))
         halves, stuck = split(view, ball, labels, picked)
-        rest = torch.ones(len(domains), dtype=torch.bool, device=chosen.device)
-        rest[chosen] = False
-        closed = closed.join(picked.take(stuck))
-        spent[picked.samples[stuck]] = budget.parts
-        domains = domains.take(rest)
+        domains = domains.take(_others(chosen, len(domains)))
+        if bool(stuck.any()):
+            leaves = bounded(view, ball, labels, picked.take(stuck), LEAF_STEPS)
+            failed = _open(leaves, proved, ball.valid)
+            _lower(proved, failed)
+            spent[failed.samples] = budget.parts
         if len(halves):
-            still, _ = _settle(bounded(view, ball, labels, halves, budget.steps), proved, ball.valid)
-            domains = domains.join(still)
-    for left in (domains, closed):
-        _lower(proved, left)
+            domains = domains.join(_open(bounded(view, ball, labels, halves, budget.steps), proved, ball.valid))
+    _lower(proved, domains)
     return proved
 
 
-def _settle(domains: Domains, proved: Tensor, valid: Tensor) -> tuple[Domains, Domains]:
-    """Take down the bounds of parts that are done; return those that are open, and none."""
+def _others(chosen: Tensor, count: int) -> Tensor:
+    """Return (count,) which are not chosen."""
+    found = torch.ones(count, dtype=torch.bool, device=chosen.device)
+    found[chosen] = False
+    return found
+
+
+def _open(domains: Domains, proved: Tensor, valid: Tensor) -> Domains:
+    """Take down the bounds of parts that are done, in place, and return the others."""
     done = (domains.bounds > 0).all(dim=1) | ~valid[domains.samples]
     _lower(proved, domains.take(done))
-    return domains.take(~done), domains.take(torch.zeros_like(done))
+    return domains.take(~done)
 
 
 def _lower(proved: Tensor, domains: Domains) -> None:

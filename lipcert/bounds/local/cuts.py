@@ -22,7 +22,7 @@ from lipcert.bounds.local.backward import lower_bounds, send_back
 from lipcert.bounds.local.crown import Relaxed
 from lipcert.bounds.local.relaxations import Box, Linear, Relaxation
 
-RATE, DECAY = 0.3, 0.95  # of Adam's steps; slopes are of order 1, and so are cuts in units of the coefficients
+RATE, DECAY = 0.5, 0.95  # of Adam's steps; slopes are of order 1, and so are cuts in units of the coefficients
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ the part keep to all of them. Slopes and cuts start from those of the part that 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -111,7 +111,7 @@ def split(view: View, ball: Ball, labels: Tensor, domains: Domains) -> tuple[Dom
     """
     scores = _scores(view, labels[domains.samples], domains)
     best = torch.stack([score.amax(dim=1) for score in scores.values()], dim=1)
-    stuck = ~(best.amax(dim=1) > 0)
+    stuck = ~((best.amax(dim=1) > 0) & torch.isfinite(best).all(dim=1))
     which = best.argmax(dim=1)
     lower, upper = dict(domains.boxes), dict(domains.boxes)
     for k, (index, score) in enumerate(scores.items()):
@@ -119,14 +119,12 @@ def split(view: View, ball: Ball, labels: Tensor, domains: Domains) -> tuple[Dom
         if not len(rows):
             continue
         source, entry = view.nodes[index].inputs[0], score.argmax(dim=1)[rows]
+        at = _cut(view.activation(index), domains.boxes[source]).flatten(1)[rows, entry]
         low, high = (end.flatten(1) for end in domains.boxes[source])
-        at = _cut(view.activation(index), low, high)[rows, entry]
         shape = domains.boxes[source][0].shape
         new_high, new_low = (end.index_put((rows, entry), at).reshape(shape) for end in (high, low))
         lower[source], upper[source] = (lower[source][0], new_high), (new_low, upper[source][1])
-    kept = ~stuck
-    halves = (Domains(domains.samples, boxes, domains.bounds, domains.starts).take(kept) for boxes in (lower, upper))
-    first, second = halves
+    first, second = (replace(domains, boxes=boxes).take(~stuck) for boxes in (lower, upper))
     return first.join(second), stuck
 
 
@@ -147,10 +145,11 @@ def _scores(view: View, labels: Tensor, domains: Domains) -> dict[int, Tensor]:
     return scores
 
 
-def _cut(shape: Shape, low: Tensor, high: Tensor) -> Tensor:
-    """Return where boxes (D, size) are cut."""
+def _cut(shape: Shape, box: Box) -> Tensor:
+    """Return where boxes are cut: at a kink inside, or else in the middle."""
+    low, high = box
     at = (low + high) / 2
     for kink in shape.curve.kinks(*shape.parameters):
-        point = kink.to(low).expand(low.shape) if kink.ndim == 0 else kink.to(low).flatten().expand(low.shape)
+        point = kink.to(low)
         at = torch.where((low < point) & (point < high), point, at)
     return at

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 
 from lipcert.bounds.local.anchored import Anchored, LocalLipSDP
+from lipcert.bounds.local.branching import Branching
 from lipcert.bounds.local.jacobian import JacobianBounds
 from lipcert.bounds.local.method import AlphaCrown, Crown, Intervals, LocalMethod
 from lipcert.bounds.local.pruned import PrunedCrown, PrunedIntervals
@@ -19,6 +20,7 @@ LOCAL_METHODS: tuple[LocalMethod, ...] = (
     JacobianBounds(),
     Anchored(),
     LocalLipSDP(),
+    Branching(),
 )
 
 
