@@ -127,8 +127,6 @@ class Branching(Anchored):
 
     def _margins(self, view: View, ball: Ball, labels: Tensor) -> Tensor:
         relaxed = relax_network(view, ball)
-        if ball.norm == "l2":
-            found = anchored.margins(relaxed, labels, self.steps)
-        else:
-            found = crown.margins(relaxed, labels)
+        l2 = ball.norm == "l2"
+        found = anchored.margins(relaxed, labels, self.steps) if l2 else crown.margins(relaxed, labels)
         return margins(view, ball, labels, whole(view, relaxed, found), self.budget)

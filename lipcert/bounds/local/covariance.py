@@ -68,7 +68,8 @@ def each_row(covariance: Tensor) -> Tensor:
 
 def all_rows(covariance: Tensor) -> Tensor:
     """Measure all output rows as one map into l2: the largest eigenvalue, (B, 1)."""
-    return torch.linalg.eigvalsh(covariance)[:, -1:]
+    values: Tensor = torch.linalg.eigvalsh(covariance)
+    return values[:, -1:]
 
 
 def carry(model: NoiseModel, logs: Logs, measure: Measure = each_row) -> Covariance:

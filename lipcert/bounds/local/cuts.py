@@ -4,8 +4,8 @@ On a part of the region every pre-activation z keeps to its box [l, u], so for a
 
     a.v >= a.v - g (z - l) - h (u - z) = a.v - (g - h) z + g l - h u.
 
-Such numbers of all neurons, and the slopes of their lines, are moved by gradient steps; every choice gives a valid bound.
-Where all neurons are linear on the part, the best choice gives the exact least value: it is Lagrange's dual of a
+Such numbers of all neurons, and the slopes of their lines, are moved by gradient steps; every choice gives a valid
+bound. Where all neurons are linear on the part, the best choice gives the exact least value: it is Lagrange's dual of a
 convex problem. A part without points has bounds that rise without limit.
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -25,11 +26,13 @@ from lipcert.bounds.local.radius import Search, certified_radius
 from lipcert.bounds.local.region import Ball
 from lipcert.bounds.local.view import View
 from lipcert.errors import UsageError
-from lipcert.testing.build import matrices, mlp
+from lipcert.network import Builder
+from lipcert.network.operators import Scale
+from lipcert.testing.build import RELU, dense, exact, matrices, mlp
 
 ROUNDING = 1e-9
 BLOCKS = ("dense", "relu", "elementwise", "conv", "residual")
-UNTIMED = Budget(parts=64, seconds=math.inf, steps=4)
+UNTIMED = Budget(parts=16, seconds=math.inf, steps=4)
 
 
 def _view(network):
@@ -46,7 +49,7 @@ def _rival_margins(view, x, labels):
     return logits.gather(1, labels[:, None]) - logits.gather(1, rivals(labels, view.classes))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     networks(BLOCKS, 4),
     st.sampled_from(["l1", "l2", "linf"]),
@@ -115,7 +118,7 @@ def _least_margin(view, ball, label):
     return best
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_exhausted_trees_decide_at_the_least_margin(seed):
     """Moving one output's bias, the sample is certified a little above the least margin and cannot be below it."""
     view = _view(mlp(matrices(seed, 3, 5, 4, 3)))
@@ -131,10 +134,6 @@ def test_exhausted_trees_decide_at_the_least_margin(seed):
 
 def _with_margin(seed, label, shift):
     """The same network, all margins of a label raised by a number."""
-    from lipcert.network import Builder
-    from lipcert.testing.build import RELU, dense, exact
-    from lipcert.network.operators import Scale
-
     builder = Builder((3,))
     last = 0
     for k, weight in enumerate(matrices(seed, 3, 5, 4, 3)):
@@ -144,16 +143,15 @@ def _with_margin(seed, label, shift):
 
 
 def test_cuts_use_the_boxes():
-    """f = relu(x): on the part x <= -1/2 of |x| <= 1 the least value of -relu(x) is 0; with cuts only f = x matters."""
+    """On the part z <= 1/2 of a ball, the least value of -relu(z) is -1/2; lines without cuts go down to the ball's."""
     view = _view(mlp([np.array([[1.0]]), np.array([[-1.0]])]))
     ball = Ball.around(torch.zeros((1, 1), dtype=torch.float64), 1.0)
-    bias = float(view.maps[1].offset)
     known = {1: (torch.tensor([[-9.0]], dtype=torch.float64), torch.tensor([[0.5]], dtype=torch.float64))}
     relaxed = relax_network(view, ball, known=known)
     rows = torch.ones((1, 1, 1), dtype=torch.float64)
     found = [float(cut_bounds(relaxed, rows, first_starts(relaxed), steps)[0]) for steps in (0, 60)]
     exact_least = float(view.maps[3].offset) - 0.5  # -relu(z), z <= 1/2
-    assert bias != 0.0 and found[1] <= exact_least + ROUNDING
+    assert found[1] <= exact_least + ROUNDING
     assert found[1] >= found[0] and found[1] >= exact_least - 1e-3
 
 
@@ -164,7 +162,7 @@ def test_more_parts_never_prove_less():
     counts = [0, 8, 128]
     found = [Branching(Budget(parts, math.inf, 4)).margins(view, ball, labels).amin(dim=1) > 0 for parts in counts]
     plain = Crown().margins(view, ball, labels).amin(dim=1) > 0
-    for one, two in zip([plain, *found], found, strict=False):
+    for one, two in pairwise([plain, *found]):
         assert bool((two | ~one).all())
     assert int(found[-1].sum()) > int(plain.sum())
 
@@ -179,8 +177,7 @@ def test_what_is_not_a_number_is_never_certified():
     assert float(found[0, 1]) == -math.inf
 
 
-def test_branching_certifies_what_was_open(shared_data):
-    """Image 84 of mnist_fc_3layer at 0.3 is open for `anchored`."""
+def test_branching_proves_what_crown_proves_on_a_real_network(shared_data):
     network, images, labels = open_network(shared_data, "models/autolirpa/mnist_fc_3layer.pth")
     view = View(network)
     target = torch.from_numpy(labels[:20])
@@ -197,10 +194,10 @@ def test_radii_of_a_linear_network_are_exact():
     labels = view(ball.centre).argmax(dim=1)
     rows = differences(view, labels)
     gradients = torch.linalg.vector_norm(rows @ torch.from_numpy(weight), dim=2)
-    exact = (_rival_margins(view, ball.centre, labels) / gradients).amin(dim=1)
+    truth = (_rival_margins(view, ball.centre, labels) / gradients).amin(dim=1)
     found = certified_radius(Crown(), view, ball.centre, labels, Search(1e-4, 10.0, rounds=40))
-    assert bool((found <= exact * (1.0 + 1e-12)).all())
-    torch.testing.assert_close(found, exact, rtol=1e-6, atol=0)
+    assert bool((found <= truth * (1.0 + 1e-12)).all())
+    torch.testing.assert_close(found, truth, rtol=1e-6, atol=0)
 
 
 def test_radii_are_zero_where_nothing_is_proved_and_stop_at_the_end():
