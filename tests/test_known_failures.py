@@ -24,6 +24,7 @@ from torch import nn
 
 import lipcert
 from lipcert.bounds.engine import bound
+from lipcert.bounds.local.registry import LOCAL_METHODS
 from lipcert.bounds.registry import METHODS
 from lipcert.errors import UsageError
 from lipcert.network import Builder, Enclosure, Network
@@ -491,7 +492,7 @@ def test_slopes_of_a_convolution_differ_between_pixels() -> None:
             assert value >= 18.0
 
 
-@pytest.mark.parametrize("name", ["intervals", "crown", "alpha-crown", "pruned", "pruned-crown", "jacobian"])
+@pytest.mark.parametrize("name", [method.name for method in LOCAL_METHODS])
 def test_local_slopes_of_a_convolution_differ_between_pixels(name: str) -> None:
     """Case 13, local mode: all pixels of a channel but one are off, each in turn; the margin falls with that one."""
     from lipcert.bounds.local.region import Ball

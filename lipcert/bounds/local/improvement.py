@@ -110,7 +110,7 @@ def improve(model: NoiseModel, logs: Logs, goal: Goal, steps: int) -> tuple[Cova
         model: of B samples.
         logs: where to start, as from `first_logs`.
         goal: see there.
-        steps: of Adam; 0 only evaluates the start.
+        steps: of Adam at most; 0 only evaluates the start, and none are made once all samples reach the goal.
     """
     best = carry(model, logs, goal.measure)
     safe = [log.clone() for log in logs]
@@ -119,6 +119,8 @@ def improve(model: NoiseModel, logs: Logs, goal: Goal, steps: int) -> tuple[Cova
     moving = [log.clone().requires_grad_() for log in logs]
     optimiser = torch.optim.Adam(moving, lr=RATE, betas=(0.9, 0.99))
     for _ in range(steps):
+        if not len(goal.open(best.lengths)):
+            break
         optimiser.zero_grad()
         with torch.enable_grad():
             now = carry(model, moving, goal.measure)

@@ -26,9 +26,10 @@ from lipcert.bounds.local.margins import differences, outputs, rivals
 from lipcert.bounds.local.pruning import any_two, from_centre
 from lipcert.bounds.local.region import Ball
 from lipcert.bounds.local.rounds import Setting, groups
+from lipcert.bounds.local.sectors import anchored_sector
 from lipcert.bounds.local.view import View
 from lipcert.errors import UsageError
-from lipcert.network.operators import Dense
+from lipcert.network.operators import Dense, Elementwise
 from lipcert.testing.build import RELU, chain, exact, matrices, mlp
 from lipcert.testing.jacobian import exact_jacobian, operator_norm
 from lipcert.testing.truth import is_countable, region_points
@@ -262,3 +263,19 @@ def test_true_constants_prove_less_than_anchored_slopes(shared_data):
     assert int(local.sum()) <= int(seen.sum())
     rows = anchored.row_constants(view, ball, differences(view, target), 5)
     assert bool((rows <= view.lipschitz("l2")[-1] * 2.0**0.5).all())
+
+
+@pytest.mark.parametrize("name", ["relu", "sigmoid", "gelu", "hardswish", "tanh"])
+def test_secants_from_outside_the_box_are_in_the_sector(name):
+    """All secants from a centre, inside the box or not, to points of the box."""
+    view = _view(chain((200,), Elementwise(name), Dense(exact(np.ones((1, 200))), exact(np.zeros(1)))))
+    shape = view.activation(1)
+    low, width, centre = torch.from_numpy(np.random.default_rng(3).normal(scale=2.0, size=(3, 200)))
+    box = low, low + width.abs()
+    sector = anchored_sector(shape, box, centre)
+    for share in np.linspace(0.0, 1.0, 40):
+        z = box[0] + share * (box[1] - box[0])
+        far = (z - centre).abs() > 1e-6
+        rise = shape.function(z) - shape.function(centre)
+        slope = torch.where(far, rise / torch.where(far, z - centre, 1.0), sector.middle)
+        assert bool((slope >= sector.alpha - 1e-9).all()) and bool((slope <= sector.beta + 1e-9).all())
