@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lipcert.proof.engines import Engine
     from lipcert.results import CheckResult, CompareResult, Report
 
-LOWER_SECONDS = 2.0  # time given to the search for a lower bound beside every upper bound
+LOWER_SECONDS = 1.0  # time given to the search for a lower bound beside every upper bound
 
 
 def load(
