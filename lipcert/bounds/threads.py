@@ -16,13 +16,14 @@ from threadpoolctl import threadpool_limits
 from lipcert.network.graph import Network
 
 NARROW = 128  # neurons of the widest layer for which one thread is enough
+FEW = 1500  # neurons in all for which it is: beyond, solvers for all multipliers factorise large matrices
 
 
 @contextmanager
 def suitable_threads(network: Network) -> Iterator[None]:
-    """Within it numpy, scipy and torch use one thread if all activation layers of a network are narrow."""
-    widest = max((node.size for _, node in network.activation_nodes()), default=0)
-    if widest > NARROW:
+    """Within it numpy, scipy and torch use one thread if a network's activation layers are narrow and not too many."""
+    sizes = [node.size for _, node in network.activation_nodes()]
+    if max(sizes, default=0) > NARROW or sum(sizes) > FEW:
         yield
         return
     before = torch.get_num_threads()
