@@ -27,10 +27,8 @@ class ExactDirections(Rule):
     id: ClassVar[str] = Directions.id
     norms: ClassVar[frozenset[Norm]] = Directions.norms
 
-    def derive(self, network: Network, norm: Norm, witness: Witness) -> Derivation:
+    def prove(self, network: Network, norm: Norm, witness: Witness) -> Derivation:
         """Derive a bound of the whole output and of all margins; cost: 2 + k eliminations."""
-        if norm != "l2":
-            raise Refused(f"the directions rule is for l2, not {norm}")
         lifted = lift(network)
         sets, gram, pairs = read_sets(lifted, witness)
         multipliers, bound = _proved(lifted, sets[0])

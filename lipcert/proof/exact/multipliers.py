@@ -39,10 +39,8 @@ class ExactMultipliers(Rule):
     id: ClassVar[str] = Multipliers.id
     norms: ClassVar[frozenset[Norm]] = Multipliers.norms
 
-    def derive(self, network: Network, norm: Norm, witness: Witness) -> Derivation:
+    def prove(self, network: Network, norm: Norm, witness: Witness) -> Derivation:
         """Derive F^(-1/2), rounded up, if the matrix inequality holds at F."""
-        if norm != "l2":
-            raise Refused(f"the multiplier rule is for l2, not {norm}")
         lifted = lift(network)
         multipliers, target = read_witness(lifted, witness)
         require_inequality(Form.of(lifted), multipliers, target)

@@ -24,7 +24,7 @@ class ExactProduct(Rule):
     id: ClassVar[str] = Product.id
     norms: ClassVar[frozenset[Norm]] = Product.norms
 
-    def derive(self, network: Network, norm: Norm, witness: Witness) -> Derivation:
+    def prove(self, network: Network, norm: Norm, witness: Witness) -> Derivation:
         """Derive the bound; cost: one elimination per dense or convolution operator."""
         proposed = read_witness(network, norm, witness)
         with ctx.workprec(PRECISIONS[-1]):

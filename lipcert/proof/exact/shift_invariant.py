@@ -21,7 +21,7 @@ from lipcert.proof.claims import Norm
 from lipcert.proof.embedding import embed
 from lipcert.proof.exact.balls import Ball, Balls, Matrix, balls, upper
 from lipcert.proof.exact.multipliers import Form, bound_of, require_inequality
-from lipcert.proof.refusal import Refused, TooLarge
+from lipcert.proof.refusal import TooLarge
 from lipcert.proof.rules.base import Derivation, Rule
 from lipcert.proof.rules.multipliers import read_witness
 from lipcert.proof.rules.shift_invariant import ShiftInvariant
@@ -38,10 +38,8 @@ class ExactShiftInvariant(Rule):
     id: ClassVar[str] = ShiftInvariant.id
     norms: ClassVar[frozenset[Norm]] = ShiftInvariant.norms
 
-    def derive(self, network: Network, norm: Norm, witness: Witness) -> Derivation:
+    def prove(self, network: Network, norm: Norm, witness: Witness) -> Derivation:
         """Derive F^(-1/2), rounded up, if the inequalities of all frequencies hold at F."""
-        if norm != "l2":
-            raise Refused(f"the shift-invariant rule is for l2, not {norm}")
         torus = embed(network)
         pairs = torus.frequencies.T.tolist()
         if len(pairs) * sum((2 * n) ** 3 for n in torus.channels) > MAX_WORK:

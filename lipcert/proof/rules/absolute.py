@@ -57,12 +57,10 @@ class Absolute(Rule):
     id: ClassVar[str] = "absolute/v1"
     norms: ClassVar[frozenset[Norm]] = frozenset({"l1", "linf"})
 
-    def derive(self, network: Network, norm: Norm, witness: Witness) -> Derivation:
+    def prove(self, network: Network, norm: Norm, witness: Witness) -> Derivation:
         """Derive the bound; cost: one forward (or backward) pass of a single sample."""
         if witness:
             raise Refused("the absolute rule takes no witness")
-        if norm not in self.norms:
-            raise Refused(f"the absolute rule is for l1 and linf, not {norm}")
         with np.errstate(all="ignore"):  # what is not finite is refused by `inflate`
             entries = _forwards(network) if norm == "linf" else _backwards(network)
         return Derivation(float(entries.max(initial=0.0)))

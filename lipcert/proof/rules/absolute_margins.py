@@ -33,7 +33,7 @@ class AbsoluteMargins(Rule):
         """Take the absolute-value rule, in one arithmetic or another."""
         self._rule = rule
 
-    def derive(self, network: Network, norm: Norm, witness: Witness) -> Derivation:
+    def prove(self, network: Network, norm: Norm, witness: Witness) -> Derivation:
         """Derive a bound of the whole output and of all margins; cost: one pass of a single sample per pair."""
         count = network.nodes[-1].size
         if count > MOST_OUTPUTS:

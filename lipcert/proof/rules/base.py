@@ -10,6 +10,7 @@ from lipcert.network.enclosure import Float
 from lipcert.network.graph import Network
 from lipcert.proof.certificate import Witness
 from lipcert.proof.claims import Norm
+from lipcert.proof.refusal import Refused
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,19 @@ class Rule(ABC):
     id: ClassVar[str]
     norms: ClassVar[frozenset[Norm]]
 
-    @abstractmethod
     def derive(self, network: Network, norm: Norm, witness: Witness) -> Derivation:
         """Derive a Lipschitz bound of a normal form.
 
         Level of the result: verified.
 
         Raises:
-            Refused: the witness is not admissible, or the network has a node that the theorem does not cover.
+            Refused: the rule is not for the norm, the witness is not admissible, or the network has a node that the
+                theorem does not cover.
         """
+        if norm not in self.norms:
+            raise Refused(f"the rule {self.id} is for {' and '.join(sorted(self.norms))}, not {norm}")
+        return self.prove(network, norm, witness)
+
+    @abstractmethod
+    def prove(self, network: Network, norm: Norm, witness: Witness) -> Derivation:
+        """Derive the bound in one of the rule's norms; otherwise as `derive`, which calls it."""

@@ -48,10 +48,8 @@ class Multipliers(Rule):
     id: ClassVar[str] = "multipliers/v1"
     norms: ClassVar[frozenset[Norm]] = frozenset({"l2"})
 
-    def derive(self, network: Network, norm: Norm, witness: Witness) -> Derivation:
+    def prove(self, network: Network, norm: Norm, witness: Witness) -> Derivation:
         """Derive F^(-1/2), rounded up, if the matrix inequality can be proved at F."""
-        if norm != "l2":
-            raise Refused(f"the multiplier rule is for l2, not {norm}")
         lifted = lift(network)
         multipliers, target = read_witness(lifted, witness)
         if not proves(lifted, multipliers, target):

@@ -35,7 +35,7 @@ class Product(Rule):
     id: ClassVar[str] = "product/v1"
     norms: ClassVar[frozenset[Norm]] = frozenset(NORMS)
 
-    def derive(self, network: Network, norm: Norm, witness: Witness) -> Derivation:
+    def prove(self, network: Network, norm: Norm, witness: Witness) -> Derivation:
         """Derive the bound; cost: that of verifying each norm (see `proof.norms`)."""
         proposals = read_witness(network, norm, witness)
         bounds = [1.0]

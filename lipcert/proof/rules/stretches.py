@@ -42,7 +42,7 @@ class Stretches(Rule):
         """Take the rules that may bound a stretch, by id."""
         self._parts = parts
 
-    def derive(self, network: Network, norm: Norm, witness: Witness) -> Derivation:
+    def prove(self, network: Network, norm: Norm, witness: Witness) -> Derivation:
         """Derive the product of the stretches' bounds, rounded up; one step for each stretch, at its last node."""
         cuts, rules, parts = unpack(witness)
         ends = [0, *cuts, len(network.nodes) - 1]
