@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,8 +26,11 @@ from lipcert.proof.refusal import Refused
 from lipcert.proof.rules import RULES, Derivation, Step
 from lipcert.proof.subject import subject
 
+if TYPE_CHECKING:
+    from lipcert.results import BoundResult
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Bound:
     """An upper bound of a Lipschitz constant with everything that stands behind it.
 
@@ -38,7 +42,7 @@ class Bound:
         method: the method that proposed the witness.
         seconds: proposal and derivation together.
         certificate: claim, digests, rule and witness.
-        subject: the normal form that the rule worked on.
+        network: as read. subject: the normal form that the rule worked on.
         steps: how the bound grows from node to node, where the rule goes step by step.
         solver, notes: what the method said.
         lower: best lower bound found for the same constant (level estimate), or None where none was sought.
@@ -51,6 +55,7 @@ class Bound:
     method: str
     seconds: float
     certificate: Certificate
+    network: Network
     subject: Network
     steps: tuple[Step, ...] = ()
     solver: Solver | None = None
@@ -72,6 +77,27 @@ class Bound:
     def gap(self) -> float | None:
         """Relative distance from the best lower bound: ratio minus 1."""
         return self.ratio - 1.0 if self.ratio is not None else None
+
+    @property
+    def document(self) -> BoundResult:
+        """The bound as a result document, without a path of the certificate."""
+        from lipcert.bounds.documents import bound_result
+
+        return bound_result(self.network, self)
+
+    def plot(self) -> Any:
+        """Return a matplotlib figure of what each layer contributes."""
+        return self.document.plot()
+
+    def to_pandas(self) -> Any:
+        """Return a pandas data frame of one row; raises UsageError where pandas is not installed."""
+        return self.document.to_pandas()
+
+    def _repr_html_(self) -> str:
+        return self.document._repr_html_()
+
+    def __repr__(self) -> str:
+        return f"<{self}>"
 
     def __str__(self) -> str:
         lower = "" if self.lower is None else f", lower bound {self.lower:.6g}"
@@ -219,6 +245,7 @@ def _derive(
         method=method.name,
         seconds=time.perf_counter() - start,
         certificate=Certificate.of(network, claim, proposal.rule, proposal.witness),
+        network=network,
         subject=normal,
         steps=derivation.steps,
         solver=proposal.solver,

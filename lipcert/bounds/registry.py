@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
 from lipcert.bounds.absolute import Absolute
@@ -21,7 +20,7 @@ from lipcert.bounds.lipsdp_layer import LipSdpLayer
 from lipcert.bounds.lipsdp_solvers import LipSdpClarabel, LipSdpMosek, LipSdpScs
 from lipcert.bounds.method import Method
 from lipcert.bounds.product import Product
-from lipcert.errors import UsageError
+from lipcert.errors import UsageError, suggestion
 from lipcert.network.graph import Network
 from lipcert.proof.claims import Norm
 
@@ -72,10 +71,7 @@ def find_method(name: str) -> Method:
     for method in named:
         if method.name == name:
             return method
-    names = [method.name for method in named]
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(names)}"
-    raise UsageError(f"there is no method '{name}': {hint}")
+    raise UsageError(f"there is no method '{name}': {suggestion(name, (method.name for method in named))}")
 
 
 def choose_method(network: Network, norm: Norm, time_limit: float | None = None) -> Choice:

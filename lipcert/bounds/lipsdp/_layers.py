@@ -12,6 +12,7 @@ of (1) is 2 / lambda_i - G_ii and its Hessian -diag(2 / lambda^2) - G o G (o: en
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import numpy as np
@@ -45,7 +46,9 @@ class CentredLayers(LayerwiseMethod):
         """
         root = np.sqrt(alpha * alpha + beta * beta)
         q = root[:, None] * gain * root
-        q = q + np.diag(np.full(len(q), _FLOOR * q.diagonal().mean() or 1.0))
+        unit = math.frexp(float(q.diagonal().mean()))[1]  # deep networks may have gains of 1e-120: times _FLOOR they were 0
+        q = np.ldexp(q, -unit)
+        q = q + np.diag(np.full(len(q), _FLOOR if q.any() else 1.0))
         norms = np.sqrt(q.diagonal())
         # D_i = sum_j |Q_ij| |u_i| / |u_j| gives D >= Q for any scales of the rows
         lam = 0.5 / ((np.abs(q) / norms).sum(axis=1) * norms)
@@ -60,7 +63,7 @@ class CentredLayers(LayerwiseMethod):
             lam = lam * (1.0 + step / (1.0 + decrement))
             if decrement < _ENOUGH:
                 break
-        return np.asarray(0.5 / lam)
+        return np.asarray(np.ldexp(0.5 / lam, unit))
 
 
 def _gram(q: Float, lam: Float) -> Float:

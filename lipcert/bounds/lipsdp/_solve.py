@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from lipcert.bounds.lipsdp._clock import Clock
-from lipcert.bounds.lipsdp._newton import centre
+from lipcert.bounds.lipsdp._centre import centre
 from lipcert.bounds.lipsdp._path import Best, best_f, follow
 from lipcert.bounds.lipsdp._reduce import reduce_lifted
 from lipcert.bounds.lipsdp._restore import restore

@@ -4,13 +4,13 @@ Two passes through the blocks. Eliminating the first k of them from Z leaves bef
 the blocks still in use (`bounds.frontier`): with P = L L' and xi = L u the rest is again a lifted form, of input u.
 
 1. Layer by layer: `_layers`.
-2. Windows of some blocks, each centred jointly with the rows that next read it as its output, of which the first half
-   is kept: what a multiplier should be depends on a few layers after it. The barrier parameter kappa is that of the
-   whole network, so the pieces fit: on deep networks some four to ten Newton steps then centre the whole, against
-   forty and more from pass 1 alone (they grow with the depth: each step changes a multiplier by a bounded factor).
+2. Windows of up to sixteen blocks, eight on from one to the next, each centred jointly with the rows that next read it
+   as its output: what a multiplier should be depends on some layers after it. A window starts from what the one
+   before found, and from pass 1 for its last eight blocks. The barrier parameter kappa is that of the whole network,
+   so the pieces fit.
 
-Cost: for windows of m blocks O(N w^2 m^2) times the Newton steps (m is 8 up to 24 blocks, then at least 16 and a
-quarter of the depth, with windows inside the windows), against N^3/3 = N w^2 l^2 / 3 for one step on the whole.
+Without pass 2 the steps on the whole grow with the depth (each changes a multiplier by a bounded factor). Its cost is
+some Hessians for sixteen blocks, O(N w^2 16^2), against N w^2 l^2 / 3 for one Hessian of all l blocks.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ import torch
 from lipcert.bounds.frontier import Addition, Frontier, last_reader
 from lipcert.bounds.lipsdp._clock import Clock
 from lipcert.bounds.lipsdp._layers import CentredLayers
-from lipcert.bounds.lipsdp._newton import centre
+from lipcert.bounds.lipsdp._centre import centre
 from lipcert.bounds.lipsdp._path import best_f
 from lipcert.bounds.lipsdp._system import System
 from lipcert.network.enclosure import Enclosure, Float
 from lipcert.proof.lifted import Block, Lifted, Row
 
-_DIRECT = 8
-_SHORT = 24
+_HOP = 8
+_LONG = 16
 _LOOSE = 1.0
 _ROOM = 0.3
 
@@ -61,48 +61,52 @@ def start(lifted: Lifted, plan: Plan) -> Start:
     Raises:
         numpy.linalg.LinAlgError: gains over- or underflow.
     """
-    return _at(lifted, plan, *_rough(lifted, plan))
+    last, blocks = last_reader(lifted), len(lifted.blocks)
+    frontier = Frontier.of_input(lifted.inputs)
+    kept: list[Float] = []
+    ahead: list[Float] = []  # the blocks of the last window that are not kept yet
+    f = None
+    for end in (*range(_HOP, blocks, _HOP), blocks):
+        done = max(end - _LONG, 0) - len(kept)
+        frontier = _advanced(lifted, last, frontier, len(kept), ahead[:done])
+        kept, ahead = kept + ahead[:done], ahead[done:]
+        behind = _advanced(lifted, last, frontier, len(kept), ahead)
+        rest = _window(lifted, behind, len(kept) + len(ahead), end)
+        ahead = ahead + CentredLayers(plan.clock).multipliers(rest)
+        if end < blocks or kept:
+            ahead, f = _centred(_window(lifted, frontier, len(kept), end), plan, ahead)
+    return _at(lifted, plan, kept + ahead, f)
 
 
-def _at(lifted: Lifted, plan: Plan, lam: list[Float], f: float) -> Start:
+def _at(lifted: Lifted, plan: Plan, lam: list[Float], f: float | None = None) -> Start:
+    """The start with these multipliers and F; without F: well inside."""
     scale = [torch.tensor(part, dtype=torch.float64, device=plan.device).rsqrt() for part in lam]
-    system = System.of(lifted, plan.clock, plan.device).rescaled(scale, f**0.5)
+    system = System.of(lifted, plan.clock, plan.device)
+    if f is None:
+        scaled = system.rescaled(scale, 1.0)
+        f = _ROOM * best_f(scaled, scaled.alpha[0].new_ones(scaled.neurons))
+        if not f > 0.0:
+            raise np.linalg.LinAlgError("LipSDP start: multipliers that were inside are not")
+    system = system.rescaled(scale, f**0.5)
     return Start(system, system.alpha[0].new_ones(system.neurons + 1), scale, f)
 
 
-def _rough(lifted: Lifted, plan: Plan) -> tuple[list[Float], float]:
-    """Multipliers and F for any depth: pass 1, or pass 2 over windows that are started in the same way."""
-    blocks = len(lifted.blocks)
-    if blocks > _DIRECT and not plan.clock.is_up:
-        return _windows(lifted, plan, _DIRECT if blocks <= _SHORT else max(2 * _DIRECT, blocks // 4))
-    lam = CentredLayers(plan.clock).multipliers(lifted)
-    begin = _at(lifted, plan, lam, 1.0)
-    f = best_f(begin.system, begin.y[:-1])
-    if not f > 0.0:
-        raise np.linalg.LinAlgError("LipSDP start: multipliers that were inside are not")
-    return lam, _ROOM * f
+def _centred(window: Lifted, plan: Plan, lam: list[Float]) -> tuple[list[Float], float]:
+    """Multipliers and F of a window near its central path."""
+    begin = _at(window, plan, lam)
+    y, _ = centre(begin.system, begin.y, plan.kappa, _LOOSE)
+    parts = zip(begin.scale, begin.system.split(y[:-1]), strict=True)
+    return [(part / scale.square()).cpu().numpy() for scale, part in parts], begin.unit * float(y[-1])
 
 
-def _windows(lifted: Lifted, plan: Plan, size: int) -> tuple[list[Float], float]:
-    """Pass 2, by windows of `size` blocks of which the first half is kept."""
-    last = last_reader(lifted)
-    frontier = Frontier.of_input(lifted.inputs)
-    found: list[Float] = []
-    while True:
-        first, end = len(found), min(len(found) + size, len(lifted.blocks))
-        window = _window(lifted, frontier, first, end)
-        begin = start(window, plan)
-        y, _ = centre(begin.system, begin.y, plan.kappa, _LOOSE)
-        parts = zip(begin.scale, begin.system.split(y[:-1]), strict=True)
-        lam = [(part / scale.square()).cpu().numpy() for scale, part in parts]
-        if end == len(lifted.blocks):
-            return found + lam, begin.unit * float(y[-1])
-        for k, values in enumerate(lam[: size // 2], start=first + 1):
-            block = lifted.blocks[k - 1]
-            keep = tuple(b for b in (*frontier.blocks, k) if last[b] > k)
-            new = Addition(k, block.row, frontier.gain(block.row), block.alpha, block.beta, keep)
-            frontier = new.join(frontier, 0.5 / values)
-        found += lam[: size // 2]
+def _advanced(lifted: Lifted, last: list[int], frontier: Frontier, first: int, lam: list[Float]) -> Frontier:
+    """A frontier behind the blocks 1, ..., first with some more blocks eliminated."""
+    for k, values in enumerate(lam, start=first + 1):
+        block = lifted.blocks[k - 1]
+        keep = tuple(b for b in (*frontier.blocks, k) if last[b] > k)
+        new = Addition(k, block.row, frontier.gain(block.row), block.alpha, block.beta, keep)
+        frontier = new.join(frontier, 0.5 / values)
+    return frontier
 
 
 def _window(lifted: Lifted, frontier: Frontier, first: int, end: int) -> Lifted:

@@ -12,6 +12,7 @@ Sources: sector bounds around an equilibrium (Yin, Seiler & Arcak 2021), here ar
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -20,16 +21,18 @@ from torch import Tensor
 from lipcert.bounds.local import crown
 from lipcert.bounds.local.covariance import all_rows, each_row
 from lipcert.bounds.local.crown import Relaxed, relax_network
-from lipcert.bounds.local.improvement import Goal, Positive, Small
+from lipcert.bounds.local.improvement import Goal, Positive, Small, Together
 from lipcert.bounds.local.margins import differences, outputs, proved
 from lipcert.bounds.local.method import LocalMethod
 from lipcert.bounds.local.pruning import Slopes, any_two, from_centre
 from lipcert.bounds.local.region import Ball
-from lipcert.bounds.local.rounds import Setting, constants
+from lipcert.bounds.local.rounds import Setting, constants, search
 from lipcert.bounds.local.view import View
 from lipcert.errors import UsageError
 from lipcert.network.operators import Activation, Elementwise
+from lipcert.network.enclosure import Float
 from lipcert.proof.claims import Norm
+from lipcert.proof.local import Evaluator, Ints, Proposal, Region
 
 STEPS = 40  # of the optimiser; on real networks hardly a margin turns positive later
 
@@ -55,6 +58,36 @@ def margins(relaxed: Relaxed, labels: Tensor, steps: int, slopes: Slopes = from_
     goal = Positive(at_centre, setting.eps)
     better = at_centre - setting.eps[:, None] * constants(setting, goal, steps)
     found[open_] = torch.fmax(found[open_], better.to(found.dtype))
+    return found
+
+
+def propose(relaxed: Relaxed, labels: Tensor, steps: int) -> Proposal:
+    """Return multipliers for `Evaluator.anchored`: of all rivals together, then of those that these leave open.
+
+    Arguments as of `margins`; slopes are `from_centre`.
+    """
+    rows = differences(relaxed.view, labels)
+    setting = _setting(relaxed, rows, from_centre)
+    at_centre = (rows.flatten(2) @ setting.centre[-1].flatten(1)[..., None])[..., 0].double()
+    goal = Together(at_centre, setting.eps)
+    found = search(setting, goal, steps)
+    sets = [_spread(relaxed.view, logs, torch.arange(len(labels)), len(labels)) for logs in found.logs]
+    left = goal.open(found.lengths)
+    if len(left):
+        rest = goal.take(left)
+        rest = Together(rest.margins.masked_fill(rest.reached(found.lengths[left]), torch.inf), rest.eps)
+        again = search(setting.take(left), rest, steps)
+        sets += [_spread(relaxed.view, logs, left, len(labels)) for logs in again.logs[1:]]
+    return Proposal(multipliers=sets)
+
+
+def _spread(view: View, logs: Mapping[int, Tensor], samples: Tensor, count: int) -> dict[int, Float]:
+    """Return multipliers of some samples as arrays (count, *shape) of all, NaN for the others."""
+    found = {}
+    for node, log in logs.items():
+        full = log.new_full((count, log.shape[1]), torch.nan)
+        full[samples] = log.exp()
+        found[node] = full.reshape(count, *view.nodes[node].shape).cpu().numpy()
     return found
 
 
@@ -116,6 +149,7 @@ class Anchored(LocalMethod):
     )
     norms: ClassVar[frozenset[Norm]] = frozenset({"l2"})
     cost: ClassVar[str] = "that of CROWN and a factorisation of all unstable neurons per step"
+    derived: ClassVar[bool] = True
 
     def __init__(self, steps: int = STEPS) -> None:
         self.steps = steps
@@ -124,6 +158,15 @@ class Anchored(LocalMethod):
     def refuses(self, view: View, norm: Norm) -> str | None:
         """Refuse networks with activations that are not elementwise."""
         return super().refuses(view, norm) or _obstacle(view)
+
+    @torch.no_grad()
+    def propose(self, view: View, ball: Ball, labels: Tensor) -> Proposal:
+        """Return one set of multipliers for each sample."""
+        return propose(relax_network(view, ball), labels, self.steps)
+
+    def verified_margins(self, evaluator: Evaluator, region: Region, labels: Ints, proposal: Proposal) -> Float:
+        """Derive the bounds in the proof room."""
+        return evaluator.anchored(region, labels, proposal)
 
     def _margins(self, view: View, ball: Ball, labels: Tensor) -> Tensor:
         return margins(relax_network(view, ball), labels, self.steps, self._slopes)

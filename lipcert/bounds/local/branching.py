@@ -120,6 +120,7 @@ class Branching(Anchored):
     summary: ClassVar[str] = "branch and bound over unstable neurons, with multipliers and linear bounds on every part"
     norms: ClassVar[frozenset[Norm]] = frozenset(NORMS)
     cost: ClassVar[str] = "up to two seconds per sample that is still open"
+    derived: ClassVar[bool] = False  # bounds on parts have no verified form
 
     def __init__(self, budget: Budget | None = None) -> None:
         super().__init__()

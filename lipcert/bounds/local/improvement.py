@@ -7,7 +7,7 @@ steps is kept, one by one. Sets that leave the domain are brought back by raisin
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -45,6 +45,14 @@ class Goal(ABC):
         """Return the same without the functions whose constants (B, S') are good enough."""
         return self
 
+    def merged(self, best: Tensor, now: Tensor) -> Tensor:
+        """Return what of the constants (B, S') of two sets of multipliers counts: the smaller ones."""
+        return torch.minimum(best, now)
+
+    def beats(self, now: Tensor, best: Tensor) -> Tensor:
+        """Return (B,) whether some constants (B, S') are nearer to the goal than others."""
+        return torch.nan_to_num(self.loss(now), nan=torch.inf) < torch.nan_to_num(self.loss(best), nan=torch.inf)
+
 
 @dataclass(frozen=True, eq=False)
 class Positive(Goal):
@@ -66,7 +74,7 @@ class Positive(Goal):
 
     def open(self, lengths: Tensor) -> Tensor:
         """Return those that are not positive."""
-        return (~self._reached(lengths).all(dim=1)).nonzero()[:, 0]
+        return (~self.reached(lengths).all(dim=1)).nonzero()[:, 0]
 
     def take(self, samples: Tensor) -> Positive:
         """Return the same of some samples."""
@@ -74,10 +82,28 @@ class Positive(Goal):
 
     def without(self, lengths: Tensor) -> Positive:
         """Return the same with the margins that are proved infinite, which leaves them out of the soft minimum."""
-        return Positive(self.margins.masked_fill(self._reached(lengths), torch.inf), self.eps)
+        return Positive(self.margins.masked_fill(self.reached(lengths), torch.inf), self.eps)
 
-    def _reached(self, lengths: Tensor) -> Tensor:
+    def reached(self, lengths: Tensor) -> Tensor:
+        """Return (B, S) which margins are positive."""
         return (self.margins - self.eps[:, None] * lengths > 0) | (self.margins == torch.inf)
+
+
+@dataclass(frozen=True, eq=False)
+class Together(Positive):
+    """All margins positive by one set of multipliers, so that it can be proposed to `proof.local`."""
+
+    def without(self, lengths: Tensor) -> Together:
+        """Return itself."""
+        return self
+
+    def take(self, samples: Tensor) -> Together:
+        """Return the same of some samples."""
+        return Together(self.margins[samples], self.eps[samples])
+
+    def merged(self, best: Tensor, now: Tensor) -> Tensor:
+        """Return the constants of the better set."""
+        return torch.where(self.beats(now, best)[:, None], now, best)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,8 +129,21 @@ class Small(Goal):
         return self
 
 
-def improve(model: NoiseModel, logs: Logs, goal: Goal, steps: int) -> tuple[Covariance, Logs]:
-    """Return the best bounds of some gradient steps, and the last multipliers inside the domain.
+@dataclass(frozen=True, eq=False)
+class Improved:
+    """What some steps found.
+
+    Attributes:
+        proved: the best bounds. last: the last multipliers inside the domain. best: those nearest to the goal.
+    """
+
+    proved: Covariance
+    last: Logs
+    best: Logs
+
+
+def improve(model: NoiseModel, logs: Logs, goal: Goal, steps: int) -> Improved:
+    """Improve multipliers by gradient steps.
 
     Args:
         model: of B samples.
@@ -112,14 +151,14 @@ def improve(model: NoiseModel, logs: Logs, goal: Goal, steps: int) -> tuple[Cova
         goal: see there.
         steps: of Adam at most; 0 only evaluates the start, and none are made once all samples reach the goal.
     """
-    best = carry(model, logs, goal.measure)
-    safe = [log.clone() for log in logs]
+    proved = carry(model, logs, goal.measure)
+    safe, best = ([log.clone() for log in logs] for _ in range(2))
     if not steps or not logs:
-        return best, safe
+        return Improved(proved, safe, best)
     moving = [log.clone().requires_grad_() for log in logs]
     optimiser = torch.optim.Adam(moving, lr=RATE, betas=(0.9, 0.99))
     for _ in range(steps):
-        if not len(goal.open(best.lengths)):
+        if not len(goal.open(proved.lengths)):
             break
         optimiser.zero_grad()
         with torch.enable_grad():
@@ -127,12 +166,15 @@ def improve(model: NoiseModel, logs: Logs, goal: Goal, steps: int) -> tuple[Cova
             inside = now.inside[:, None]
             lengths = torch.where(inside, now.lengths, torch.ones_like(now.lengths))
             torch.autograd.backward(torch.where(now.inside, goal.loss(lengths), 0.0).sum())
-        best = best.best(now.detach())
+        better = goal.beats(now.lengths.detach(), proved.lengths)[:, None]
+        merged = goal.merged(proved.lengths, now.lengths.detach())
+        proved = replace(proved.best(now.detach()), lengths=merged)
         with torch.no_grad():
-            for log, last in zip(moving, safe, strict=True):
+            for log, last, kept in zip(moving, safe, best, strict=True):
+                kept.copy_(torch.where(better, log, kept))
                 last.copy_(torch.where(inside, log, last + BACK))
                 log.copy_(last)
                 if log.grad is not None:
                     log.grad.nan_to_num_(0.0, 0.0, 0.0)
         optimiser.step()
-    return best, safe
+    return Improved(proved, safe, best)

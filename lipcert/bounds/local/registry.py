@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-
 from lipcert.bounds.local.anchored import Anchored, LocalLipSDP
 from lipcert.bounds.local.branching import Branching
 from lipcert.bounds.local.jacobian import JacobianBounds
 from lipcert.bounds.local.method import AlphaCrown, Crown, Intervals, LocalMethod
 from lipcert.bounds.local.pruned import PrunedCrown, PrunedIntervals
-from lipcert.errors import UsageError
+from lipcert.errors import UsageError, suggestion
 
 LOCAL_METHODS: tuple[LocalMethod, ...] = (
     Intervals(),
@@ -33,7 +31,5 @@ def find_local(name: str) -> LocalMethod:
     for method in LOCAL_METHODS:
         if method.name == name:
             return method
-    names = [method.name for method in LOCAL_METHODS]
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(names)}"
-    raise UsageError(f"there is no local method '{name}': {hint}")
+    known = (method.name for method in LOCAL_METHODS)
+    raise UsageError(f"there is no local method '{name}': {suggestion(name, known)}")

@@ -8,7 +8,7 @@ Samples with about as many unstable neurons go together, as matrices are padded 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -84,22 +84,50 @@ class Setting:
         return replace(self, boxes=boxes)
 
 
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What multipliers were found for B samples, and what they prove.
+
+    Attributes:
+        lengths: (B, S') constants of the functions on their regions, float64; infinite where nothing is proved.
+        logs: of the first multipliers, then of those of every round that came nearest to the goal, by activation node,
+            (B, size) log e each; NaN for samples whose goal was reached before.
+    """
+
+    lengths: Tensor
+    logs: list[dict[int, Tensor]]
+
+
 def constants(setting: Setting, goal: Goal, steps: int) -> Tensor:
-    """Return (B, S') constants of the functions on their regions, float64; infinite where nothing is proved.
+    """Return the constants of `search`."""
+    return search(setting, goal, steps).lengths
+
+
+def search(setting: Setting, goal: Goal, steps: int) -> Found:
+    """Return constants of the functions on their regions, and multipliers.
 
     Args:
         setting: B samples.
         goal: of the same samples.
         steps: of the optimiser altogether.
     """
-    sectors = setting.sectors.values()
-    counts = sum((sector.radius > 0).flatten(1).sum(dim=1) for sector in sectors) + setting.rows.new_zeros(1).long()
+    sectors = setting.sectors
+    counts = sum((s.radius > 0).flatten(1).sum(dim=1) for s in sectors.values()) + setting.rows.new_zeros(1).long()
     counts = (counts + setting.rows.shape[1]).expand(len(setting.rows))
     inputs = setting.view.nodes[0].size
     parts = groups(counts * (counts + inputs) * 8 * _COPIES)
     found = [_group(setting.take(part), goal.take(part), steps) for part in parts]
     order = torch.cat(parts)
-    return torch.cat(found)[order.argsort()]
+    logs = []
+    for now in range(max(len(f.logs) for f in found)):
+        own = [(f.logs[now], part) for f, part in zip(found, parts, strict=True) if now < len(f.logs)]
+        sizes = {node: log.shape[1] for part, _ in own for node, log in part.items()}
+        full = {node: order.new_full((len(order), size), torch.nan, dtype=torch.float64) for node, size in sizes.items()}
+        for part, samples in own:
+            for node, log in part.items():
+                full[node][samples] = log
+        logs.append(full)
+    return Found(torch.cat([f.lengths for f in found])[order.argsort()], logs)
 
 
 def groups(sizes: Tensor) -> list[Tensor]:
@@ -113,35 +141,39 @@ def groups(sizes: Tensor) -> list[Tensor]:
     return found
 
 
-def _group(setting: Setting, goal: Goal, steps: int) -> Tensor:
-    """Return the constants of one group."""
-    model = setting.model()
-    logs = first_logs(model)
-    proved, logs = improve(model, logs, goal, 0)
-    best = proved.lengths
-    left = torch.arange(len(best), device=best.device)
+def _group(setting: Setting, goal: Goal, steps: int) -> Found:
+    """Return what is found for one group."""
+    view, model = setting.view, setting.model()
+    found = improve(model, first_logs(model), goal, 0)
+    lengths, logs = found.proved.lengths.clone(), [spread_out(view, model, found.best)]
+    left = torch.arange(len(lengths), device=lengths.device)
     for _ in range(ROUNDS if steps else 0):
-        still = goal.open(best[left])
+        still = goal.open(lengths[left])
         if not len(still):
             break
-        left, goal = left[still], goal.take(still).without(best[left[still]])
-        model, logs = model.take(still), [log[still] for log in logs]
-        setting = setting.take(still).narrowed(model, proved.take(still))
-        old, model = model, setting.model()
-        logs = carry_over(setting, logs, old, model)
-        proved, logs = improve(model, logs, goal, -(-steps // ROUNDS))
-        best[left] = torch.minimum(best[left], proved.lengths)
-    return best
+        left, goal = left[still], goal.take(still).without(lengths[left[still]])
+        last = {node: log[still] for node, log in spread_out(view, model, found.last).items()}
+        setting = setting.take(still).narrowed(model.take(still), found.proved.take(still))
+        model = setting.model()
+        found = improve(model, carry_over(model, last), goal, -(-steps // ROUNDS))
+        lengths[left] = goal.merged(lengths[left], found.proved.lengths)
+        now = spread_out(view, model, found.best)
+        logs.append({k: log.new_full((len(lengths), log.shape[1]), torch.nan) for k, log in now.items()})
+        for node, log in now.items():
+            logs[-1][node][left] = log
+    return Found(lengths, logs)
 
 
-def carry_over(setting: Setting, logs: Logs, old: NoiseModel, new: NoiseModel) -> Logs:
-    """Return multipliers of one model for the unstable neurons of a narrower one."""
-    if not set(new.nodes) <= set(old.nodes):
-        return first_logs(new)
-    known = dict(zip(old.nodes, zip(old.picks, logs, strict=True), strict=True))
-    found = []
-    for node, pick in zip(new.nodes, new.picks, strict=True):
-        before, log = known[node]
-        full = log.amax(dim=1, keepdim=True).expand(-1, setting.view.nodes[node].size)
-        found.append(full.scatter(1, before, log).gather(1, pick))
+def spread_out(view: View, model: NoiseModel, logs: Logs) -> dict[int, Tensor]:
+    """Return, by node, (B, size) log e of all neurons: of stable ones the largest."""
+    found = {}
+    for node, pick, log in zip(model.nodes, model.picks, logs, strict=True):
+        found[node] = log.amax(dim=1, keepdim=True).expand(-1, view.nodes[node].size).scatter(1, pick, log)
     return found
+
+
+def carry_over(model: NoiseModel, logs: Mapping[int, Tensor]) -> Logs:
+    """Return multipliers of another model, spread out, for the unstable neurons of this one."""
+    if not set(model.nodes) <= set(logs):
+        return first_logs(model)
+    return [logs[node].gather(1, pick) for node, pick in zip(model.nodes, model.picks, strict=True)]

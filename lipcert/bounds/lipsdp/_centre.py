@@ -1,0 +1,147 @@
+"""Centring a start: from any interior point to the central path.
+
+Newton's method with a Hessian for every step spends nearly all its time on Hessians: on a chain of 63 layers of 64
+neurons one costs as much as sixty gradients. So each is used for up to fifteen steps, corrected by what the gradients
+show of its change: L-BFGS (Nocedal 1980) with the last factorised Hessian where it usually has a multiple of one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+
+from lipcert.bounds.lipsdp._barrier import factor_at, gradient, hessian
+from lipcert.bounds.lipsdp._clock import TimeUp
+from lipcert.bounds.lipsdp._newton import largest_step
+from lipcert.bounds.lipsdp._schur import Schur
+from lipcert.bounds.lipsdp._system import System
+from lipcert.bounds.lipsdp._tridiag import Factor
+
+CENTRED = 0.3
+_BACK_OFF = 0.7
+_CAP = 8.0
+_MAX_HESSIANS = 40
+_REUSE = 15
+
+
+@dataclass(frozen=True)
+class Inverse:
+    """About the inverse Hessian: that of one point, and the secant pairs (s, y, 1 / s'y) since then."""
+
+    schur: Schur
+    pairs: list[tuple[torch.Tensor, torch.Tensor, float]] = field(default_factory=list)
+
+    def learn(self, step: torch.Tensor, change: torch.Tensor) -> None:
+        """The gradient changed by so much over this step."""
+        curvature = float(step @ change)
+        if curvature > 0.0:
+            self.pairs.append((step, change, 1.0 / curvature))
+
+    def of(self, rhs: torch.Tensor) -> torch.Tensor:
+        """The inverse times one vector: the two loops of L-BFGS."""
+        rest, shares = rhs.clone(), []
+        for step, change, weight in reversed(self.pairs):
+            shares.append(weight * float(step @ rest))
+            rest -= shares[-1] * change
+        result = self.schur.solve(rest)
+        for (step, change, weight), share in zip(self.pairs, reversed(shares), strict=True):
+            result += (share - weight * float(change @ result)) * step
+        return result
+
+
+@dataclass(frozen=True)
+class Point:
+    """A strictly feasible y with the gradient of phi(y) - kappa log F there."""
+
+    y: torch.Tensor
+    factor: Factor
+    g: torch.Tensor
+
+    @classmethod
+    def of(cls, system: System, y: torch.Tensor, kappa: float) -> Point | None:
+        """The point, or None where y is not strictly feasible."""
+        f = float(y[-1])
+        factor = factor_at(system, y) if f > 0.0 else None
+        if factor is None:
+            return None
+        g = gradient(system, y, factor)
+        g[-1] -= kappa / f
+        return cls(y, factor, g)
+
+
+def centre(system: System, y: torch.Tensor, kappa: float, enough: float = CENTRED) -> tuple[torch.Tensor, int]:
+    """From any interior y with F > 0 to where phi(y) - kappa log F is smallest; also the number of Hessians.
+
+    Its minimum is the point of the central path with mu = F / kappa; the logarithm makes the function indifferent
+    to the unit of F, which at the start is known to within orders of magnitude only.
+    """
+    hessians = 0
+    try:
+        for y, hessians in _walk(system, y, kappa, enough):  # noqa: B007
+            pass
+    except TimeUp:
+        pass
+    return y, hessians
+
+
+def _walk(system: System, y: torch.Tensor, kappa: float, enough: float) -> Iterator[tuple[torch.Tensor, int]]:
+    """Better and better points, with the number of Hessians so far."""
+    point = Point.of(system, y, kappa)
+    for hessians in range(1, _MAX_HESSIANS + 1):
+        if point is None:
+            return
+        schur = _schur(system, point, kappa)
+        if schur is None:
+            return
+        inverse = Inverse(schur)
+        for _ in range(_REUSE):
+            d = -inverse.of(point.g)
+            decrement = math.sqrt(max(-float(point.g @ d), 0.0))
+            new = _search(system, point, d, kappa)
+            if new is None:
+                break
+            inverse.learn(new.y - point.y, new.g - point.g)
+            point = new
+            yield point.y, hessians
+            if decrement < enough:
+                return
+        if not inverse.pairs:
+            return
+
+
+def _schur(system: System, point: Point, kappa: float) -> Schur | None:
+    """The factorised Hessian of phi(y) - kappa log F."""
+    h = hessian(system, point.y, point.factor)
+    h[-1, -1] += kappa / float(point.y[-1]) ** 2
+    return Schur.of(h)
+
+
+def _search(system: System, start: Point, d: torch.Tensor, kappa: float) -> Point | None:
+    """A point along d, roughly where the function is smallest; None where there is no way on.
+
+    A line search to the very minimum along d would run into the boundary and stay there (decrement stuck at sqrt 2):
+    at most 0.7 of the way.
+    """
+    steepest = -float(start.g @ d)
+    if not steepest > 0.0:
+        return None
+    whole = Point.of(system, start.y + d, kappa)
+    if whole is not None and abs(float(whole.g @ d)) <= 0.5 * steepest:
+        return whole
+    high = _BACK_OFF * largest_step(system, start.y, d, 1.0 if whole is None else _CAP, fine=3)
+    best = Point.of(system, start.y + high * d, kappa)
+    if best is not None and float(best.g @ d) <= 0.0:
+        return best if high > 0.0 else None
+    low, best = 0.0, None
+    for _ in range(5):
+        middle = 0.5 * (low + high)
+        point = Point.of(system, start.y + middle * d, kappa)
+        slope = math.inf if point is None else float(point.g @ d)
+        best = point or best
+        if abs(slope) <= 0.3 * steepest:
+            break
+        low, high = (middle, high) if slope <= 0.0 else (low, middle)
+    return best
