@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.trusted_base import FOREIGN, PAGE, ROOT, between, code_lines, imported, reasons_table, sample
+from benchmarks.pages import between
+from benchmarks.trusted_base import FOREIGN, PAGE, ROOT, code_lines, imported, reasons_table, sample
 from lipcert.proof import Reason
 from lipcert.proof.exact import RULES as EXACT
 from lipcert.proof.rules import RULES

@@ -21,9 +21,10 @@ import numpy as np
 
 from lipcert.network.enclosure import TINY, UNIT, Float, gamma, round_up
 from lipcert.network.operators import Affine, Concat, Sum
-from lipcert.proof.local.affine import Box
+from lipcert.proof.local.affine import AffineStep, Box
 from lipcert.proof.local.arithmetic import below, over, sum_error
 from lipcert.proof.local.boxes import Steps
+from lipcert.proof.local.proposal import Ints
 from lipcert.proof.local.region import Mask
 from lipcert.proof.local.straight import Lines
 
@@ -114,6 +115,22 @@ class Backward:
             self._charges[index] = step.charge(source.reshape(-1, *step.source))
         return self._charges[index]
 
+    def entries(self, index: int, rows: Ints) -> tuple[int, Float, Float, Float]:
+        """Return entries of a node at positions (B, S) as functions of a node at or before it.
+
+        Returns:
+            The node, coefficients (B, S, its size), constants (B, S), and what these may be off by.
+        """
+        step = self._steps.affine.get(index)
+        own = None if step is None else step.rows(rows)
+        if step is None or own is None:
+            basis = np.zeros((*rows.shape, self._steps.nodes[index].size))
+            np.put_along_axis(basis, rows[..., None], 1.0, axis=2)
+            return index, basis, np.zeros(rows.shape), np.zeros(rows.shape)
+        # rows of W^ are exact; the charge counts what the radii allow
+        lost = np.take_along_axis(self.charge(index), rows, axis=1)
+        return self._steps.nodes[index].inputs[0], own, step.bias[rows], lost
+
     def _pull(self, index: int, a: Float, account: Account) -> list[Float | None]:
         """Return coefficients on the inputs of a node, None for none."""
         node = self._steps.nodes[index]
@@ -139,12 +156,16 @@ class Backward:
         step = self._steps.affine[index]
         lost = step.terms * TINY * self.magnitude(self._steps.nodes[index].inputs[0]).sum(axis=1)
         account.spend(_product(np.abs(a), self.charge(index)) + round_up(2.0 * lost)[:, None])
-        if step.bias.any():
-            # the error of this product is in the charge, but for underflow
-            account.add(a @ step.bias.reshape(-1), np.array(a.shape[2] * TINY))
+        self._add_offset(step, a, account)
         found = step.adjoint(a)
         account.watch(found)
         return found
+
+    def _add_offset(self, step: AffineStep, a: Float, account: Account) -> None:
+        """Add what a node's constant part adds to functions (B, S, m) of its output."""
+        if step.bias.any():
+            # the error of this product is in the charge, but for underflow
+            account.add(a @ step.bias.reshape(-1), np.array(a.shape[2] * TINY))
 
     def _pull_lines(self, index: int, a: Float, account: Account) -> Float:
         lines, inner = self._lines[index], self.magnitude(self._steps.nodes[index].inputs[0])

@@ -14,14 +14,17 @@ import numpy as np
 from lipcert.network.enclosure import Float
 from lipcert.network.graph import Network
 from lipcert.network.normal import normal_form, strip_softmax
-from lipcert.network.operators import Activation, Affine, Elementwise
+from lipcert.network.operators import Activation, Elementwise
 from lipcert.proof.environment import require_ieee
 from lipcert.proof.local.affine import Box
+from lipcert.proof.local.anchored import margins_by_multipliers
 from lipcert.proof.local.backward import Account, Backward
 from lipcert.proof.local.boxes import Steps, next_box
+from lipcert.proof.local.margins import differences, margins_on_boxes, rivals
 from lipcert.proof.local.proposal import NOTHING, Ints, Proposal, Slopes
-from lipcert.proof.local.region import Mask, Region, linear_on_box
+from lipcert.proof.local.region import Mask, Region
 from lipcert.proof.local.straight import Lines, kinks, lines
+from lipcert.proof.refusal import Refused
 
 BUDGET = 2**27  # bytes for the coefficients of functions sent back at a time
 _COPIES = 12  # arrays of the size of the coefficients that live at once
@@ -58,8 +61,8 @@ class Evaluator:
             Refused: the arithmetic of the process is not IEEE 754.
         """
         require_ieee()
-        found, relaxed = self._boxes(region), dict[int, Lines]()
-        return self._settled(self._on_boxes(found, relaxed, labels), found, region, labels)
+        found = self._boxes(region)
+        return self._settled(margins_on_boxes(self.steps, found, labels), found, region, labels)
 
     @np.errstate(all="ignore")
     def crown(self, region: Region, labels: Ints, proposal: Proposal = NOTHING) -> Float:
@@ -71,14 +74,43 @@ class Evaluator:
         """
         require_ieee()
         found, relaxed = self._narrowed_boxes(region, proposal)
+        return self._settled(self._crown(found, relaxed, region, labels, proposal), found, region, labels)
+
+    @np.errstate(all="ignore")
+    def anchored(self, region: Region, labels: Ints, proposal: Proposal = NOTHING) -> Float:
+        """Return the better of `crown` and of what multipliers prove, where they are proposed.
+
+        Args:
+            region, labels: see `intervals`; l2 balls.
+            proposal: multipliers; those of samples that are proved already are not used.
+
+        Raises:
+            Refused: as `intervals`; the balls are not l2 balls, or an activation is not elementwise.
+        """
+        if region.norm != "l2":
+            raise Refused(f"multipliers bound margins on l2 balls, not {region.norm}")
+        require_ieee()
+        found, relaxed = self._narrowed_boxes(region, proposal)
+        best = self._crown(found, relaxed, region, labels, proposal)
+        for b in np.flatnonzero(~(best > 0).all(axis=1) & region.valid):
+            part = slice(int(b), int(b) + 1)
+            boxes = [(low[part], high[part]) for low, high in found]
+            sets = [{k: e[part] for k, e in multipliers.items()} for multipliers in proposal.multipliers]
+            tried = margins_by_multipliers(self.steps, boxes, region.take(part), labels[part], sets)
+            best[part] = np.maximum(best[part], tried)
+        return self._settled(best, found, region, labels)
+
+    def _crown(
+        self, found: list[Box], relaxed: Mapping[int, Lines], region: Region, labels: Ints, proposal: Proposal
+    ) -> Float:
         a = differences(labels, self.steps.nodes[-1].size)
-        best = self._on_boxes(found, relaxed, labels)
+        best = margins_on_boxes(self.steps, found, labels)
         tried = [relaxed, self._with_slopes(found, relaxed, proposal.margins)] if proposal.margins else [relaxed]
         for lined in tried:
             account, back = Account.zero(a), Backward(self.steps, found, lined)
             coefficients = back.send(len(self.steps.nodes) - 1, a, account)
             best = np.maximum(best, account.below(region.minimum(coefficients)))
-        return self._settled(best, found, region, labels)
+        return best
 
     def _boxes(self, region: Region) -> list[Box]:
         found: list[Box] = [region.ends]
@@ -143,15 +175,7 @@ class Evaluator:
 
     def _entries(self, back: Backward, region: Region, index: int, rows: Ints) -> tuple[Float, Float]:
         """Return lower and upper bounds (B, S) of entries of a node at positions (B, S)."""
-        step = self.steps.affine.get(index)
-        own = None if step is None else step.rows(rows)
-        if step is None or own is None:
-            at, own = index, np.zeros((*rows.shape, self.steps.nodes[index].size))
-            np.put_along_axis(own, rows[..., None], 1.0, axis=2)
-            shift = lost = np.zeros(rows.shape)
-        else:  # rows of W^ are exact; the charge counts what the radii allow
-            at, shift = self.steps.nodes[index].inputs[0], step.bias[rows]
-            lost = np.take_along_axis(back.charge(index), rows, axis=1)
+        at, own, shift, lost = back.entries(index, rows)
         a = np.concatenate([own, -own], axis=1)
         account = Account.zero(a)
         account.add(np.concatenate([shift, -shift], axis=1), np.concatenate([lost, lost], axis=1))
@@ -171,16 +195,6 @@ class Evaluator:
                 found |= high > low
         return found.reshape(len(low), -1)
 
-    def _on_boxes(self, found: list[Box], relaxed: Mapping[int, Lines], labels: Ints) -> Float:
-        """Return (B, classes - 1) margins from boxes; the affine nodes at the end are taken with the differences."""
-        last = at = len(self.steps.nodes) - 1
-        while isinstance(self.steps.nodes[at].op, Affine):
-            at = self.steps.nodes[at].inputs[0]
-        a = differences(labels, self.steps.nodes[last].size)
-        account = Account.zero(a)
-        a = Backward(self.steps, found, relaxed).send(last, a, account, at)
-        return account.below(linear_on_box(a, *(end.reshape(len(labels), -1) for end in found[at])))
-
     def _settled(self, bounds: Float, found: list[Box], region: Region, labels: Ints) -> Float:
         """Return (B, classes) margins; nothing of samples that are not valid or whose boxes are no boxes."""
         sound = region.valid.copy()
@@ -190,17 +204,3 @@ class Evaluator:
         full = np.full((len(labels), bounds.shape[1] + 1), np.inf)
         np.put_along_axis(full, rivals(labels, full.shape[1]), np.where(sound[:, None], bounds, -np.inf), axis=1)
         return full
-
-
-def rivals(labels: Ints, classes: int) -> Ints:
-    """Return (B, classes - 1) the classes other than the label, in order."""
-    others = np.arange(classes - 1)[None]
-    return others + (others >= labels[:, None])
-
-
-def differences(labels: Ints, classes: int) -> Float:
-    """Return (B, classes - 1, classes) coefficients of the margins on the outputs."""
-    found = np.zeros((len(labels), classes - 1, classes))
-    np.put_along_axis(found, rivals(labels, classes)[..., None], -1.0, axis=2)
-    found[np.arange(len(labels)), :, labels] = 1.0
-    return found

@@ -1,8 +1,8 @@
-"""What a method may propose to the evaluator: slopes. None is trusted, and any are admissible."""
+"""What a method may propose to the evaluator: slopes and multipliers. None is trusted, and any are admissible."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,10 +23,13 @@ class Proposal:
         margins: for the margins against the rivals, in order.
         entries: by node, positions (B, S) in it that are worth another bound, and slopes for 2 S functions: the lower
             bounds of these entries, then their upper bounds.
+        multipliers: sets of them, each by elementwise node, (B, *shape) positive numbers, for `Evaluator.anchored`; NaN
+            where a set has none for a sample.
     """
 
     margins: Slopes = field(default_factory=dict)
     entries: Mapping[int, tuple[Ints, Slopes]] = field(default_factory=dict)
+    multipliers: Sequence[Mapping[int, Float]] = ()
 
 
 NOTHING = Proposal()

@@ -60,6 +60,10 @@ class Region:
     def __len__(self) -> int:
         return len(self.centre)
 
+    def take(self, samples: slice) -> Region:
+        """Return the balls of some samples."""
+        return Region(self.centre[samples], self.eps, self.norm, self.box, self.valid[samples])
+
     @cached_property
     def lower(self) -> Float:
         """(B, *input_shape) a lower bound of each input."""

@@ -29,23 +29,28 @@ class Straight:
     Attributes:
         kinks: (*parameters) -> the points where the slope may jump, which are float64 numbers.
         exact: whether its float64 values are never rounded.
+        slopes: (*parameters) -> those of the pieces between the kinks, in order, exactly.
     """
 
     kinks: Callable[..., tuple[Float, ...]]
     exact: bool
+    slopes: Callable[..., tuple[Float, ...]]
+
+
+_ZERO, _ONE = np.array(0.0), np.array(1.0)
 
 
 def _at_zero(*_: Float) -> tuple[Float, ...]:
-    return (np.array(0.0),)
+    return (_ZERO,)
 
 
 STRAIGHT: Mapping[str, Straight] = MappingProxyType(
     {
-        "relu": Straight(_at_zero, True),
-        "leaky_relu": Straight(_at_zero, False),
-        "abs": Straight(_at_zero, True),
-        "clip": Straight(lambda low, high: (low, high), True),
-        "softshrink": Straight(lambda width: (-width, width), False),
+        "relu": Straight(_at_zero, True, lambda: (_ZERO, _ONE)),
+        "leaky_relu": Straight(_at_zero, False, lambda slope: (slope, _ONE)),
+        "abs": Straight(_at_zero, True, lambda: (-_ONE, _ONE)),
+        "clip": Straight(lambda low, high: (low, high), True, lambda *_: (_ZERO, _ONE, _ZERO)),
+        "softshrink": Straight(lambda width: (-width, width), False, lambda _: (_ONE, _ZERO, _ONE)),
     }
 )
 
@@ -63,6 +68,11 @@ class Lines:
 def kinks(op: Elementwise) -> tuple[Float, ...]:
     """Return the kinks of an activation that has a row here, broadcastable to its node's shape."""
     return tuple(np.asarray(kink, dtype=np.float64) for kink in STRAIGHT[op.name].kinks(*op.params))
+
+
+def pieces(op: Elementwise) -> tuple[Float, ...]:
+    """Return the slopes between the kinks, one more than there are kinks, broadcastable to the node's shape."""
+    return tuple(np.asarray(slope, dtype=np.float64) for slope in STRAIGHT[op.name].slopes(*op.params))
 
 
 def value_range(op: Elementwise, low: Float, high: Float) -> tuple[Float, Float]:
@@ -87,6 +97,14 @@ def lines(op: Elementwise, low: Float, high: Float, slopes: tuple[Float, Float] 
     return Lines(under, _intercept(x, y, error, under), upper, -_intercept(x, -y, error, -upper))
 
 
+def values(op: Elementwise, x: Float) -> tuple[Float, Float]:
+    """Return float64 values of an activation, and upper bounds of their errors."""
+    y = TABLE[op.name].function(x, *op.params)
+    if STRAIGHT[op.name].exact:
+        return y, np.zeros_like(y)
+    return y, np.where(x == 0, 0.0, 4.0 * UNIT * np.abs(y) + TINY)
+
+
 def supporting_slope(x: Float, y: Float) -> Float:
     """Return the slope of the line below points (K, ...) that is highest at the middle of their range.
 
@@ -107,10 +125,7 @@ def _points(op: Elementwise, low: Float, high: Float) -> tuple[Float, Float, Flo
     """Return ends and kinks of boxes, the values there, and upper bounds of the values' errors, (K, B, *shape)."""
     inner = (np.minimum(np.maximum(kink, low), high) for kink in kinks(op))
     x = np.stack([low, *inner, high])
-    y = TABLE[op.name].function(x, *op.params)
-    if STRAIGHT[op.name].exact:
-        return x, y, np.zeros_like(y)
-    return x, y, np.where(x == 0, 0.0, 4.0 * UNIT * np.abs(y) + TINY)
+    return x, *values(op, x)
 
 
 def _intercept(x: Float, y: Float, error: Float, slope: Float) -> Float:
