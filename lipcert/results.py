@@ -6,7 +6,7 @@ Each document names its schema (``lipcert.bound/v1`` ...). Unknown fields are er
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
@@ -24,6 +24,52 @@ class Document(BaseModel):
     """Base of all documents and their parts: immutable, strict about unknown fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, serialize_by_alias=True)
+
+
+class Result(Document):
+    """A document that functions return: it shows itself as text, in notebooks, and as a data frame.
+
+    How it looks is made in `lipcert.report.notebook`, which is imported when it is first asked for.
+    """
+
+    def __str__(self) -> str:
+        from lipcert.report import notebook
+
+        return notebook.text(self)
+
+    def __repr__(self) -> str:
+        from lipcert.report import notebook
+
+        return notebook.brief(self)
+
+    def _repr_html_(self) -> str:
+        from lipcert.report import notebook
+
+        return notebook.html(self)
+
+    def to_pandas(self, rows: Literal["result", "samples"] = "result") -> Any:
+        """Return a pandas data frame.
+
+        Args:
+            rows: ``result`` for one row per eps of a report, one per method of a comparison, else a single one;
+                ``samples`` for the per-sample records of a report.
+
+        Raises:
+            UsageError: pandas is not installed (extra ``pandas``), or no records were written.
+        """
+        from lipcert.report import notebook
+
+        return notebook.frame(self, rows)
+
+    def plot(self) -> Any:
+        """Return a matplotlib figure, which shows itself in a notebook.
+
+        Raises:
+            UsageError: there is nothing to draw of this kind of result.
+        """
+        from lipcert.report import notebook
+
+        return notebook.plot(self)
 
 
 class ModelInfo(Document):
@@ -67,7 +113,7 @@ class LayerContribution(Document):
     cumulative: FiniteFloat
 
 
-class BoundResult(Document):
+class BoundResult(Result):
     """One upper bound of a Lipschitz constant (schema ``lipcert.bound/v1``).
 
     Attributes:
@@ -103,7 +149,7 @@ class BoundResult(Document):
     error: str | None = None
 
 
-class CompareResult(Document):
+class CompareResult(Result):
     """All methods on one network (schema ``lipcert.compare/v1``); rows keep the order of the methods asked for."""
 
     schema_: Literal["lipcert.compare/v1"] = Field(default="lipcert.compare/v1", alias="schema")
@@ -161,6 +207,58 @@ class ClassRow(Document):
     certified: dict[str, Fraction]
 
 
+class Picture(Document):
+    """A small picture: `png` is a PNG file in base64; `width` and `height` in pixels."""
+
+    width: Annotated[int, Field(ge=1)]
+    height: Annotated[int, Field(ge=1)]
+    png: Annotated[str, Field(pattern="^[A-Za-z0-9+/]+=*$")]
+
+
+class FeatureValue(Document):
+    """One entry of an input that is no picture; `changed` is its value in the adversarial input, where there is one."""
+
+    name: str
+    value: FiniteFloat
+    changed: FiniteFloat | None = None
+
+
+class AdversarialExample(Document):
+    """An input near a sample that the network does not give the sample's label: level estimate, but a fact.
+
+    Attributes:
+        eps: the smallest of the radii asked for at which it was found.
+        distance: upper bound of its distance to the sample, in raw input units.
+        predicted: a class whose output is at least that of the label, in a plain forward pass.
+        picture, change: of the input, and of its difference to the sample with the contrast raised.
+    """
+
+    eps: FiniteFloat
+    distance: FiniteFloat
+    predicted: Count
+    picture: Picture | None = None
+    change: Picture | None = None
+
+
+class Exhibit(Document):
+    """One sample to look at.
+
+    Attributes:
+        kind: chosen as one of the least robust correctly classified samples, or because an attack broke it.
+        index: position in the data. radius: certified radius.
+        picture: of the sample, where it is a picture; else `features` are its entries, those that change most first.
+    """
+
+    kind: Literal["least robust", "attacked"]
+    index: Count
+    label: Count
+    predicted: int
+    radius: FiniteFloat
+    picture: Picture | None = None
+    features: tuple[FeatureValue, ...] = ()
+    adversarial: AdversarialExample | None = None
+
+
 class Provenance(Document):
     """What is needed to repeat and to judge a result.
 
@@ -183,7 +281,7 @@ class Provenance(Document):
     settings: dict[str, str | int | float | bool | None]
 
 
-class Report(Document):
+class Report(Result):
     """A robustness report (schema ``lipcert.report/v1``).
 
     All accuracies are fractions of *all* samples. Keys of the eps maps are ``format(eps, 'g')``.
@@ -198,6 +296,7 @@ class Report(Document):
         mean_certified_radius: mean over all samples of the certified radius, 0 where misclassified.
         curve: certified accuracy from the radii at a grid of eps: pairs (eps, fraction).
         records: path of the per-sample file, or null.
+        exhibits: the least robust samples and found adversarial examples.
     """
 
     schema_: Literal["lipcert.report/v1"] = Field(default="lipcert.report/v1", alias="schema")
@@ -229,9 +328,10 @@ class Report(Document):
     records: str | None
     provenance: Provenance
     notes: tuple[str, ...] = ()
+    exhibits: tuple[Exhibit, ...] = ()
 
 
-class CheckResult(Document):
+class CheckResult(Result):
     """The checker's verdict on a certificate (schema ``lipcert.check/v1``).
 
     Attributes:
@@ -314,3 +414,48 @@ class DoctorResult(Document):
     schema_: Literal["lipcert.doctor/v1"] = Field(default="lipcert.doctor/v1", alias="schema")
     healthy: bool
     findings: tuple[Finding, ...]
+
+
+class PlannedStage(Document):
+    """A stage that a run would have, or one that it would leave out.
+
+    Attributes:
+        kind: what it does: one bound for all samples, an attack, bounds around each sample, a search for radii.
+        reason: why it is in or out. level: of its verdicts, null where it is out.
+        cost: per sample, in words. multiplications: per sample at most, null where they depend on the sample.
+        batch_size: of its first batch; it then follows the memory that was measured.
+    """
+
+    name: str
+    kind: Literal["global", "attack", "local", "radius"]
+    included: bool
+    reason: str
+    level: LevelName | None
+    cost: str
+    multiplications: FiniteFloat | None
+    batch_size: Count | None
+
+
+class PlanResult(Document):
+    """What `lipcert certify` would do (schema ``lipcert.plan/v1``); nothing was run.
+
+    Attributes:
+        bound_method, bound_reason: the method for the global bound, and why.
+        batch_size: samples that go through all stages together, at first.
+        stages: in the order in which they are run, those left out among them.
+    """
+
+    schema_: Literal["lipcert.plan/v1"] = Field(default="lipcert.plan/v1", alias="schema")
+    model: ModelInfo
+    samples: Count
+    norm: NormName
+    eps: tuple[FiniteFloat, ...]
+    level: LevelName
+    method: str
+    device: str
+    bound_method: str
+    bound_reason: str
+    batch_size: Count
+    time_limit: Seconds | None
+    budget_per_sample: Seconds | None
+    stages: tuple[PlannedStage, ...]

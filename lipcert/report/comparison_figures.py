@@ -6,10 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from lipcert.report.figures import Point, Tick, falling, linear_axis, svg_path
+from lipcert.report.figures import SHORTEST, Point, Tick, falling, linear_axis, svg_path
 from lipcert.results import BoundResult
 
-SHORTEST = 1e-3  # seconds: shorter times are drawn as this
 WIDTH, LINE = 3.2, 6.5  # of a number beside a point, in per cent of the plot
 AROUND = ((3.2, 0.0), (0.0, -6.5), (0.0, 6.5), (-3.2, 0.0), (3.2, -6.5), (3.2, 6.5), (-3.2, -6.5), (0.0, -13.0))
 VISIBLE = 0.1  # per cent of the plot

@@ -16,6 +16,7 @@ from lipcert.results import Histogram, LayerContribution, Report
 
 CORNERS = 400  # more steps than this nobody sees
 LAYERS = 40
+SHORTEST = 1e-3  # seconds: shorter times are drawn as this
 Point = tuple[float, float]
 
 
@@ -37,6 +38,9 @@ class Axis:
     def place(self, value: float) -> float:
         """Return the position of a value in per cent."""
         return 100.0 * (min(value, self.end) / self.end)
+
+
+SHARES = Axis(1.0, tuple(Tick(25.0 * k, f"{25 * k} %") for k in range(5)))
 
 
 @dataclass(frozen=True)
@@ -105,15 +109,8 @@ def accuracy_figure(report: Report) -> AccuracyFigure:
     Both fall with eps. So between two points the certified accuracy is at least the later value (a lower bound
     stays one), and the attacked accuracy is at most the earlier one (who falls at eps falls at all larger ones).
     """
-    x = linear_axis(_reach(report), wanted=7)
-    curve = _thin(_until(sorted(report.curve), x.end))
-    y = Axis(1.0, tuple(Tick(25.0 * k, f"{25 * k} %") for k in range(5)))
-    lower = falling([(x.place(eps), 100 - y.place(share)) for eps, share in curve], keep_earlier=False)
-    shares = sorted((float(key), share) for key, share in report.empirical_robust_accuracy.items())
-    upper: list[Point] = []
-    if shares:
-        measured = [(0.0, report.clean_accuracy), *shares]
-        upper = falling([(x.place(eps), 100 - y.place(share)) for eps, share in measured], keep_earlier=True)
+    x, y = accuracy_axis(report), SHARES
+    lower, upper = outlines(report, x)
     marks = []
     for eps in report.eps:
         key = numbers.eps_key(eps)
@@ -130,6 +127,27 @@ def accuracy_figure(report: Report) -> AccuracyFigure:
         svg_path([*upper, *reversed(lower)], closed=True) if upper else "",
         tuple(marks),
     )
+
+
+def accuracy_axis(report: Report) -> Axis:
+    """Return the axis of eps: beyond those asked for, and as far as 2 % of the samples are certified."""
+    asked = 1.25 * max(report.eps, default=0.0)
+    left = [eps for eps, share in report.curve if share >= 0.02]
+    return linear_axis(max([asked, *left]), wanted=7)
+
+
+def outlines(report: Report, x: Axis) -> tuple[list[Point], list[Point]]:
+    """Return the corners of certified and attacked accuracy, in per cent; the second is empty where no attack ran.
+
+    Between two points the certified accuracy is drawn with the later value, the attacked one with the earlier.
+    """
+    curve = _thin(_until(sorted(report.curve), x.end))
+    lower = falling([(x.place(eps), 100 - SHARES.place(share)) for eps, share in curve], keep_earlier=False)
+    shares = sorted((float(key), share) for key, share in report.empirical_robust_accuracy.items())
+    if not shares:
+        return lower, []
+    measured = [(0.0, report.clean_accuracy), *shares]
+    return lower, falling([(x.place(eps), 100 - SHARES.place(share)) for eps, share in measured], keep_earlier=True)
 
 
 def histogram_figure(histogram: Histogram, eps: Sequence[float]) -> HistogramFigure:
@@ -159,13 +177,6 @@ def layer_bars(layers: Sequence[LayerContribution]) -> list[LayerBar]:
         LayerBar(layer, 100 * (min(log, 0.0) - low) / span, 100 * abs(log) / span, log == max(logs) > 0)
         for layer, log in zip(moving, logs, strict=True)
     ]
-
-
-def _reach(report: Report) -> float:
-    """Return the eps up to which the figure tells something: beyond those asked for, and where 2 % are left."""
-    asked = 1.25 * max(report.eps, default=0.0)
-    left = [eps for eps, share in report.curve if share >= 0.02]
-    return max([asked, *left])
 
 
 def falling(points: Sequence[Point], *, keep_earlier: bool) -> list[Point]:

@@ -6,13 +6,17 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from lipcert.report import comparison_figures, figures, numbers, wording
+from lipcert.report import comparison_figures, facts, figures, numbers, wording
 from lipcert.results import CompareResult, Report
 
 
-def report_page(report: Report) -> str:
-    """Return a robustness report as a page."""
-    layers = report.bound.contributions
+def report_page(report: Report, samples: str | None = None) -> str:
+    """Return a robustness report as a page.
+
+    Args:
+        report: what it says.
+        samples: name of a file beside the page with one row per sample, which the page links to.
+    """
     return (
         _environment()
         .get_template("report.html.j2")
@@ -20,8 +24,8 @@ def report_page(report: Report) -> str:
             report=report,
             accuracy=figures.accuracy_figure(report),
             radii=figures.histogram_figure(report.histogram, report.eps),
-            layers=figures.layer_bars(layers),
-            steps_make_bound=bool(layers) and layers[-1].cumulative == report.bound.bound,
+            layers=figures.layer_bars(report.bound.contributions),
+            samples=samples,
         )
     )
 
@@ -54,5 +58,5 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(numbers=numbers, wording=wording)
+    environment.globals.update(facts=facts, numbers=numbers, wording=wording)
     return environment

@@ -15,6 +15,7 @@ from lipcert.results import (
     DoctorResult,
     Document,
     InspectResult,
+    PlanResult,
     Report,
 )
 
@@ -25,6 +26,7 @@ PUBLISHED: tuple[type[Document], ...] = (
     CheckResult,
     InspectResult,
     DoctorResult,
+    PlanResult,
 )
 
 

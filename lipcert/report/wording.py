@@ -8,7 +8,18 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from lipcert.report import numbers
-from lipcert.results import CheckResult, LevelName, NormName, Report, RequirementResult
+from lipcert.results import (
+    BoundResult,
+    CheckResult,
+    Exhibit,
+    LevelName,
+    NormName,
+    Report,
+    RequirementResult,
+    StageResult,
+)
+
+NOTICEABLE = 0.01  # seconds
 
 NORMS: dict[NormName, str] = {"l1": "ℓ₁", "l2": "ℓ₂", "linf": "ℓ∞"}
 
@@ -19,11 +30,11 @@ LEVELS: dict[LevelName, str] = {
         "counted, do not matter."
     ),
     "verified": (
-        "This is proved for the real function that exactly these weights define, with every rounding error of the "
-        "proof counted. Rounding inside the deployed forward pass is not covered."
+        "What is proved holds for the real function that exactly these weights define, with every rounding error of "
+        "the proof counted. Rounding inside the deployed forward pass is not covered."
     ),
     "verified-exec": (
-        "This is proved for exactly these weights, with every rounding error of the proof counted and every "
+        "What is proved holds for exactly these weights, with every rounding error of the proof counted and every "
         "rounding error of the deployed floating-point forward pass too."
     ),
 }
@@ -81,14 +92,22 @@ def _shown(requirement: RequirementResult, value: float | None) -> str:
 def claim(report: Report) -> str:
     """Say in one sentence what is proved for how many samples."""
     word = "found" if report.level == "estimate" else "proved"
+    norm = NORMS[report.norm]
+    if not any(report.certified_count.values()):
+        return (
+            f"None of the {numbers.count(report.samples)} samples is {word}, at level {report.level}, to keep the "
+            f"right class in the network {report.model.weights_digest[:12]} within any of the {norm} distances ε "
+            f"asked for: {_listed([numbers.eps_key(eps) for eps in report.eps])}."
+        )
     shares = [
         f"{numbers.count(report.certified_count[key])} ({share}) at ε = {key}"
         for key in map(numbers.eps_key, report.eps)
         for share in [numbers.percent_down(report.certified_count[key], report.samples)]
     ]
     return (
-        f"Of {numbers.count(report.samples)} samples, {_listed(shares)} are classified correctly and {word} to "
-        f"keep the right class for every input whose {NORMS[report.norm]} distance to the sample is at most ε."
+        f"Of {numbers.count(report.samples)} samples, {_listed(shares)} are classified correctly by the network "
+        f"{report.model.weights_digest[:12]} and {word}, at level {report.level}, to keep the right class for every "
+        f"input whose {norm} distance to the sample is at most ε."
     )
 
 
@@ -117,6 +136,68 @@ def _pairs(report: Report) -> str:
     entries = [entry for i, row in enumerate(table) for j, entry in enumerate(row) if i != j]
     span = f"from {numbers.up(min(entries))} to {numbers.up(max(entries))}"
     return f" Every pair of classes has its own bound, of the difference of its two logits: {span}."
+
+
+def steps_make_bound(bound: BoundResult) -> bool:
+    """Whether the bound is the product of its layers' factors, and not only shown beside it.
+
+    What is claimed is what the factors make, or more by at most 1 part in 2^38.
+    """
+    if not bound.contributions or bound.bound is None:
+        return False
+    product = bound.contributions[-1].cumulative
+    return product <= bound.bound <= product * (1.0 + 2.0**-38)
+
+
+def layers(bound: BoundResult) -> str:
+    """Say which layer makes the bound large, and what the factors have to do with it."""
+    steps = bound.contributions
+    largest = max(steps, key=lambda step: step.factor)
+    culprit = f"{largest.node} ({largest.kind}) has the largest, {numbers.up(largest.factor, 5)}"
+    if steps_make_bound(bound):
+        stretches = "" if bound.method == "product" else " (a factor of several layers stands at the last of them)"
+        return f"The bound is the product of the layers' factors along the network{stretches}: {culprit}."
+    return (
+        f"The plain product of the layers' factors would be {numbers.up(steps[-1].cumulative)}: {bound.method} does "
+        f"not go by it. The table shows the factors of that product, and thereby which layers are large: {culprit}."
+    )
+
+
+def has_radii(report: Report) -> bool:
+    """Whether any sample has a certified radius that the histogram shows."""
+    return any(report.histogram.counts)
+
+
+def histogram(report: Report) -> str:
+    """Say what the histogram of radii shows."""
+    if not has_radii(report):
+        return "No sample has a certified radius to show."
+    return (
+        f"Number of samples by certified radius, from 0 to {numbers.near(report.histogram.edges[-1])}. The mean over "
+        f"all samples, 0 where misclassified, is {numbers.plain(report.mean_certified_radius)}."
+    )
+
+
+def used(report: Report) -> list[StageResult]:
+    """Return the methods that decided a sample or took noticeable time."""
+    return [stage for stage in report.per_method if stage.decided or stage.seconds >= NOTICEABLE]
+
+
+def idle(report: Report) -> str:
+    """Return the names of the other methods."""
+    busy = used(report)
+    names = [stage.method for stage in report.per_method if stage not in busy]
+    return _listed(names) if names else ""
+
+
+def exhibit(shown: Exhibit) -> str:
+    """Say how far a sample keeps its class, and where it is known to lose it."""
+    kept = f"class {shown.label}, " + (
+        f"proved within {numbers.down(shown.radius, 3)}" if shown.radius else "no radius proved"
+    )
+    if shown.adversarial is None:
+        return kept
+    return f"{kept}; class {shown.adversarial.predicted} at distance {numbers.up(shown.adversarial.distance, 3)}"
 
 
 def check_claim(result: CheckResult) -> str:
@@ -151,9 +232,12 @@ def recheck(report: Report) -> list[Step]:
     if report.model.sha256 is not None:
         purpose = "The file is the one that was certified: compare with the digest below."
         steps.append(Step(purpose, f"sha256sum {model}"))
-    files = [bound.certificate for bound in (report.bound, report.margins) if bound is not None]
-    for certificate in dict.fromkeys(file for file in files if file is not None):
-        purpose = "The bound is proved for these weights: a small checker derives it again, without any solver."
+    files = {bound.certificate: bound.quantity for bound in (report.margins, report.bound) if bound is not None}
+    for certificate, quantity in reversed(files.items()):
+        if certificate is None:
+            continue
+        what = "bounds of all pairs of classes are" if quantity == "margins" else "bound is"
+        purpose = f"The {what} proved for these weights: a small checker derives it all again, without any solver."
         options = _model_options(report.provenance.command or "")
         steps.append(Step(purpose, " ".join(["lipcert check", shlex.quote(certificate), model, *options])))
     if report.provenance.command is not None:

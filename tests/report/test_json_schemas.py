@@ -14,8 +14,10 @@ from sample_documents import (
     make_check,
     make_comparison,
     make_diagnosis,
+    make_exhibits,
     make_inspection,
     make_model,
+    make_plan,
     make_refusal,
     make_refused_inspection,
     make_report,
@@ -30,11 +32,13 @@ DOCUMENTS = [
     make_refusal(),
     make_comparison(),
     make_report(200),
+    make_report(200).model_copy(update={"exhibits": (*make_exhibits(), *make_exhibits(pictures=False))}),
     make_check(),
     make_check(valid=False),
     make_inspection(),
     make_refused_inspection(),
     make_diagnosis(),
+    make_plan(),
 ]
 
 

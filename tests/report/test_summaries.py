@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from xml.etree import ElementTree
 
-from sample_documents import make_report
+from sample_documents import make_bound, make_report
 
 from lipcert.report import wording
 from lipcert.report.junit import report_junit
@@ -42,6 +43,46 @@ def test_markdown_tables_survive_pipes_and_ticks_in_names() -> None:
     text = report_markdown(make_report(500).model_copy(update={"requirements": (hostile,)}))
     row = next(line for line in text.splitlines() if "not met**" in line and line.startswith("| `"))
     assert row.replace("\\|", "").count("|") == 4
+
+
+def test_long_parts_of_the_markdown_are_folded() -> None:
+    text = report_markdown(make_report(500))
+    head, *folds = text.split("<details>")
+    assert len(head) < 1600
+    assert [re.findall("<summary>(.*)</summary>", fold)[0] for fold in folds] == [
+        "What is not claimed", "Per class", "Layer by layer", "Methods", "Provenance", "Check it yourself",
+    ]  # fmt: skip
+    assert text.count("</details>") == len(folds)
+    assert "**4.117**" in folds[2], "the largest factor is marked"
+    for fold in folds:
+        assert "</summary>\n\n" in fold, "without an empty line a table inside is not read as one"
+
+
+def test_markdown_names_from_outside_are_no_markup() -> None:
+    report = make_report(500)
+    layer = report.bound.contributions[0].model_copy(update={"node": "a|`b\n</details>"})
+    bound = report.bound.model_copy(update={"contributions": (layer,)})
+    text = report_markdown(report.model_copy(update={"bound": bound}))
+    assert text.replace("`a\\|'b </details>`", "").count("</details>") == text.count("<details>")
+    rows = [line for line in text.splitlines() if line.startswith("| `a")]
+    assert rows == ["| `a\\|'b </details>` | Dense | **4.117** |"]
+
+
+def test_the_largest_layer_is_named_and_what_the_factors_are() -> None:
+    bound = make_bound()
+    assert "plain product of the layers' factors would be" in wording.layers(bound)
+    assert "product does not go by it" in wording.layers(bound)
+    assert "scale.fold (Dense) has the largest, 4.117" in wording.layers(bound)
+    whole = bound.model_copy(update={"bound": bound.contributions[-1].cumulative})
+    assert wording.layers(whole).startswith("The bound is the product of the layers' factors")
+    assert "stands at the last" in wording.layers(whole.model_copy(update={"method": "compositional"}))
+
+
+def test_the_claim_where_nothing_is_proved() -> None:
+    report = make_report(500)
+    none = report.model_copy(update={"certified_count": dict.fromkeys(report.certified_count, 0)})
+    assert wording.claim(none).startswith("None of the 500 samples is proved, at level verified-exec, to keep")
+    assert report.model.weights_digest[:12] in wording.claim(none)
 
 
 def test_headlines_count() -> None:
