@@ -2,8 +2,13 @@
 
 Steps of bounded length in the dual direction of the gradient of the worst margin, projected onto the ball around the
 sample and clipped to the input box (Madry et al. 2018, with the margin loss of Carlini & Wagner 2017). An attack
-counts only when a plain forward pass of the network misclassifies (or ties) and the distance, computed in float64 and
-rounded up, is at most eps. What it finds says nothing about what it does not find: level estimate.
+counts only when a plain forward pass of the network on that input alone, on the CPU, misclassifies (or ties), and the
+distance, computed in float64 and rounded up, is at most eps. What it finds says nothing about what it does not find:
+level estimate.
+
+A random start depends on the seed, the sample's position in the data and the try, so that neither the order of the
+samples nor what shares a batch with them matters. Where the worst margin came so close to zero that the rounding of
+another batch size could turn it, the try is made again on the sample alone.
 """
 
 from __future__ import annotations
@@ -23,6 +28,7 @@ from lipcert.network.graph import Network
 from lipcert.proof.claims import Norm
 
 _SHRINK = 1.0 - 1e-6  # keeps float32 points inside the ball after rounding
+CLOSE = 1e-3  # of the margin at the sample: tries that end this near to zero are made again, alone
 
 Images = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
@@ -42,7 +48,7 @@ class Attack:
     """
 
     steps: int = 20
-    restarts: int = 1
+    restarts: int = 3
     stride: float = 0.5
     seed: int = 0
 
@@ -53,43 +59,88 @@ class Attacker:
     Args of the constructor:
         network: as deployed. settings: of the attack. norm: of the ball. box: least and largest input value.
         device: where torch computes.
+        rank: of the rival that the label has to stay above, see `Margins`.
     """
 
     def __init__(
-        self, network: Network, settings: Attack, norm: Norm, box: tuple[float, float], device: str = "cpu"
+        self,
+        network: Network,
+        settings: Attack,
+        norm: Norm,
+        box: tuple[float, float],
+        device: str = "cpu",
+        rank: int = 1,
     ) -> None:
-        self.settings, self.norm, self.box = settings, norm, box
+        self.settings, self.norm, self.box, self.rank = settings, norm, box, rank
         self._network: TorchNetwork = compile_network(network, device, torch.float32)
-        self._random = torch.Generator().manual_seed(settings.seed)
+        self._plain = self._network if device == "cpu" else compile_network(network, "cpu", torch.float32)
 
-    def run(self, images: Images, labels: Labels, eps: float) -> tuple[Flags, Images]:
+    def run(
+        self,
+        images: Images,
+        labels: Labels,
+        eps: float,
+        *,
+        index: Labels | None = None,
+        attempts: range | None = None,
+    ) -> tuple[Flags, Images]:
         """Attack samples (N, ...) with their labels.
+
+        Args:
+            images, labels: the samples.
+            eps: radius of the balls.
+            index: (N,) positions in the data, for the random starts; those in the batch where None.
+            attempts: which of the tries 0 to `restarts` - 1 are made; all where None.
 
         Returns:
             Which were broken, and the adversarial inputs (N, ...); rows of samples that held are the samples.
         """
+        index = np.arange(len(images)) if index is None else index
         broken, found = np.zeros(len(images), dtype=np.bool_), images.copy()
         with full_precision():
-            for attempt in range(self.settings.restarts):
+            for attempt in range(self.settings.restarts) if attempts is None else attempts:
                 rows = np.flatnonzero(~broken)
                 if not len(rows):
                     break
-                won, points = self._attempt(images[rows], labels[rows], eps, attempt)
+                won, points = self._settled(images[rows], labels[rows], eps, index[rows], attempt)
                 broken[rows[won]] = True
                 found[rows[won]] = points[won]
         return broken, found
 
-    def _attempt(self, images: Images, labels: Labels, eps: float, attempt: int) -> tuple[Flags, Images]:
-        """Try once; keep for each sample the first point that counts."""
+    def misclassified(self, points: Images, labels: Labels) -> Flags:
+        """Return which inputs (N, ...) a plain forward pass on the CPU, one at a time, gets wrong; a tie is wrong."""
+        wrong = np.zeros(len(points), dtype=np.bool_)
+        with torch.no_grad(), full_precision():
+            for row in range(len(points)):
+                logits = self._plain(torch.from_numpy(points[row : row + 1])).flatten(1)
+                wrong[row] = bool(self._worst(logits, torch.from_numpy(labels[row : row + 1]))[0] >= 0)
+        return wrong
+
+    def _settled(self, images: Images, labels: Labels, eps: float, index: Labels, attempt: int) -> tuple[Flags, Images]:
+        """Try once on all samples, and once more, alone, on those that were close."""
+        won, points, near = self._attempt(images, labels, eps, index, attempt)
+        for row in np.flatnonzero(near).tolist() if len(images) > 1 else ():
+            one = slice(row, row + 1)
+            won[one], points[one], _ = self._attempt(images[one], labels[one], eps, index[one], attempt)
+        return won, points
+
+    def _attempt(
+        self, images: Images, labels: Labels, eps: float, index: Labels, attempt: int
+    ) -> tuple[Flags, Images, Flags]:
+        """Try once; keep for each sample the first point that counts, and whether the best was close to zero."""
         centre = torch.from_numpy(images).to(self._network.device)
         own = torch.from_numpy(labels).to(self._network.device)
-        aim = self._rivals(centre, own, attempt) if attempt else None
-        x = self._scatter(centre, eps) if attempt else centre.clone()
+        aim = self._rivals(centre, own, attempt) if attempt and self.rank == 1 else None
+        x = self._scatter(centre, eps, index, attempt) if attempt else centre.clone()
         won, points = np.zeros(len(images), dtype=np.bool_), images.copy()
+        best = torch.full((len(images),), -torch.inf, device=centre.device)
+        start = torch.zeros_like(best)
         active = torch.arange(len(images), device=centre.device)
         for step in range(self.settings.steps + 1):
             values, uphill = self._gradient(x, own[active], None if aim is None else aim[active])
-            hit = self._counts(values, x, images, active, eps)
+            start = start if step else values.abs()
+            best[active] = torch.fmax(best[active], values)
+            hit = self._counts(values, x, images, labels, active, eps)
             rows = active[hit].cpu().numpy()
             won[rows], points[rows] = True, x[hit].cpu().numpy()
             active, x, uphill = active[~hit], x[~hit], uphill[~hit]
@@ -97,15 +148,25 @@ class Attacker:
                 break
             length = eps * self.settings.stride * (1.0 - 0.9 * step / self.settings.steps)
             x = self._project(x + length * steepest(uphill, self.norm), centre[active], eps)
-        return won, points
+        return won, points, (best.abs() <= CLOSE * start).cpu().numpy()
 
-    def _counts(self, values: Tensor, x: Tensor, images: Images, active: Tensor, eps: float) -> Tensor:
-        """Return which points are misclassified (or tie) and certainly inside the ball."""
+    def _counts(
+        self, values: Tensor, x: Tensor, images: Images, labels: Labels, active: Tensor, eps: float
+    ) -> Tensor:
+        """Return which points are misclassified (or tie), alone too, and certainly inside the ball."""
         hit = values >= 0
-        for row in torch.nonzero(hit)[:, 0].tolist():
-            centre = images[int(active[row])]
-            hit[row] = bool(within(x[row : row + 1].cpu().numpy(), centre[None], self.norm, eps)[0])
+        rows = torch.nonzero(hit)[:, 0]
+        if len(rows):
+            points, own = x[rows].cpu().numpy(), active[rows].cpu().numpy()
+            sure = within(points, images[own], self.norm, eps) & self.misclassified(points, labels[own])
+            hit[rows] = torch.from_numpy(sure).to(hit.device)
         return hit
+
+    def _worst(self, logits: Tensor, own: Tensor) -> Tensor:
+        """Return (N,) the worst margin z_j - z_y: that of the rank-th best rival."""
+        others = logits.scatter(1, own[:, None], -torch.inf)
+        top = others.amax(dim=1) if self.rank == 1 else others.topk(self.rank, dim=1).values[:, -1]
+        return top - logits.gather(1, own[:, None])[:, 0]
 
     def _rivals(self, centre: Tensor, own: Tensor, rank: int) -> Tensor:
         """Return for each sample the rival whose logit has a rank among the rivals, 0 being the largest."""
@@ -120,17 +181,20 @@ class Attacker:
         """
         x = x.detach().requires_grad_(True)
         logits = self._network(x).flatten(1)
-        mine = logits.gather(1, own[:, None])[:, 0]
-        worst = logits.scatter(1, own[:, None], -torch.inf).amax(dim=1) - mine
-        climbed = worst if aim is None else logits.gather(1, aim[:, None])[:, 0] - mine
+        worst = self._worst(logits, own)
+        climbed = worst if aim is None else (logits.gather(1, aim[:, None]) - logits.gather(1, own[:, None]))[:, 0]
         if not climbed.requires_grad:
             return worst, torch.zeros_like(x)
         (slope,) = torch.autograd.grad(climbed.sum(), x)
         return worst.detach(), torch.nan_to_num(slope)
 
-    def _scatter(self, centre: Tensor, eps: float) -> Tensor:
-        noise = torch.randn(centre.shape, generator=self._random).to(centre.device)
-        share = torch.rand(len(centre), generator=self._random).to(centre.device)
+    def _scatter(self, centre: Tensor, eps: float, index: Labels, attempt: int) -> Tensor:
+        """Return a random point of each ball."""
+        shape = tuple(centre.shape[1:])
+        draws = [np.random.default_rng((self.settings.seed, int(i), attempt)) for i in index]
+        noise = torch.from_numpy(np.stack([draw.standard_normal(shape, dtype=np.float32) for draw in draws]))
+        share = torch.tensor([draw.random() for draw in draws], dtype=torch.float32)
+        noise, share = noise.to(centre.device), share.to(centre.device)
         away = steepest(noise, self.norm) if self.norm != "linf" else noise.clamp(-1.0, 1.0)
         return self._project(centre + eps * share.reshape(-1, *(1,) * (centre.ndim - 1)) * away, centre, eps)
 

@@ -99,6 +99,7 @@ def make_basis(network: Network, settings: Settings) -> Basis:
         slopes=_slopes(found, settings.norm),
         spread=shown.differences("l2"),
         dilation=l2_dilation(math.prod(network.input_shape), settings.norm),
+        rank=settings.top_k,
     )
     notes, document = _notes(network, found, deployed), found.document
     if not document.contributions and settings.norm == "l2":  # say at least what the layers' product would be
@@ -116,7 +117,7 @@ def _slopes(found: Found, norm: Norm) -> Float:
 
 def output_bound(network: Network, settings: Settings) -> float:
     """Return the bound of the whole network's output, which a requirement may speak of."""
-    return engine.bound(network, settings.bound_method, settings.norm, time_limit=settings.time_limit).value
+    return engine.bound(network, settings.bound_method, settings.norm, time_limit=settings.bound_seconds).value
 
 
 def _deployed_precision(network: Network, arithmetic: str | None) -> Precision:

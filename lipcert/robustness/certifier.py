@@ -1,17 +1,19 @@
 """The certifier: from a network and labelled data to a report.
 
-A run is a list of stages (`stages`), each of which decides what earlier ones left open, batch by batch. Verdicts are
+A run is a list of stages (`plan`), each of which decides what earlier ones left open, batch by batch. Verdicts are
 written after each batch, so that a run that is cut off loses at most the batch in flight.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable
 from dataclasses import fields
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -19,23 +21,36 @@ import torch
 from lipcert.bounds.lower import lower_bound
 from lipcert.errors import UsageError
 from lipcert.network.graph import Network
-from lipcert.results import Report
+from lipcert.results import PlanResult, Report
+from lipcert.robustness.adversarial import save_adversarial
 from lipcert.robustness.attack import Attacker
 from lipcert.robustness.baseline import Baseline, hold, read_baseline
 from lipcert.robustness.basis import Basis, make_basis, output_bound
-from lipcert.robustness.data import Dataset, Images, as_dataset, fit
-from lipcert.robustness.local_stage import local_stages
-from lipcert.robustness.records import Records, settings_digest
+from lipcert.robustness.cascade import Cascade
+from lipcert.robustness.clock import Clock, Pace
+from lipcert.robustness.data import Dataset, as_dataset, fit
+from lipcert.robustness.exhibits import make_exhibits
+from lipcert.robustness.explanation import plan_document
+from lipcert.robustness.heading import Part, make_heading
+from lipcert.robustness.hints import hinted
+from lipcert.robustness.journal import Journal
+from lipcert.robustness.plan import Plan, make_plan
+from lipcert.robustness.processes import ALONE, Processes
+from lipcert.robustness.records import FILE
 from lipcert.robustness.requirements import Requirement, measured, parse_requirements
 from lipcert.robustness.settings import Settings
-from lipcert.robustness.stages import AttackStage, Cascade, GlobalStage, Stage
-from lipcert.robustness.summary import Run, make_report
+from lipcert.robustness.shards import unite
+from lipcert.robustness.stages import GlobalStage
+from lipcert.robustness.streams import Images, Stream
+from lipcert.robustness.summary import make_report
 from lipcert.robustness.verdicts import Ints, Verdicts
 
 Progress = Callable[[int, int], None]
+Say = Callable[[str], None]
 
 BATCH_NUMBERS = 2**21  # numbers in the largest layer of a batch
-LARGEST_BATCH, LARGEST_ATTACKED = 2000, 250  # attacks take long: records and progress come more often
+LARGEST_BATCH = 2000
+FIRST_BATCH = 32  # where stages follow the global one, which take nobody knows how long
 PROBE = 64  # samples that show whether a pass is exact enough
 LOWER_POINTS = 256  # samples that the search for a lower bound starts from
 
@@ -47,6 +62,8 @@ def certify(
     scale: float | None = None,
     limit: int | None = None,
     progress: Progress | None = None,
+    say: Say | None = None,
+    processes: Processes = ALONE,
     **settings: Any,
 ) -> Report:
     """Certify the predictions of a network on labelled data.
@@ -57,6 +74,8 @@ def certify(
         scale: factor on the numbers of a file or pair; default 1/255 for uint8, 1 for everything else.
         limit: only the first samples.
         progress: called with (samples done, samples in all) after each batch.
+        say: called with each hint on what may be wrong, one line, before the work begins; the report has them too.
+        processes: that share the run, see `processes.joined`; each of them gets the report on all samples.
         settings: fields of `Settings`, of which ``eps`` is needed.
 
     Returns:
@@ -70,29 +89,55 @@ def certify(
     """
     started, start = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     chosen = _settings(settings)
+    clock = Clock(chosen.time_limit, chosen.budget_per_sample)
     baseline = None if chosen.baseline is None else read_baseline(chosen.baseline)
     requirements = _requirements(chosen, baseline)
-    dataset = _fitting(network, as_dataset(data, scale, limit))
+    dataset = hinted(network, _fitting(network, as_dataset(data, scale, limit)), chosen.eps, chosen.norm, say)
     if baseline is not None:
         baseline.require_samples(requirements, dataset.digest, chosen.shard)
-    index = _shard(chosen, len(dataset))
-    device = pick_device(chosen.device)
+    own = processes.share(chosen)
+    index = _shard(own, len(dataset))
+    device = pick_device(own.device)
+    plan = make_plan(network, chosen, device)
     basis = _with_lower(make_basis(network, chosen), dataset, chosen)
     probe = dataset.images[:PROBE], dataset.labels[:PROBE]
-    stages: list[Stage] = [GlobalStage.probed(basis.passes(len(index)), basis.margins, chosen.eps, *probe)]
-    stages += local_stages(network, chosen, device)
-    if chosen.attacks:
-        attacker = Attacker(network, chosen.attack, chosen.norm, dataset.box, device)
-        stages.append(AttackStage(attacker, chosen.eps))
-    cascade = Cascade(stages, chosen.eps)
-    digest = _digest(network, dataset, chosen)
-    with nullcontext() if chosen.folder is None else Records(chosen, digest, cascade.names) as records:
-        verdicts = _run(dataset, index, cascade, records, chosen.batch_size or _batch_size(network, chosen), progress)
-    run = Run(started, time.perf_counter() - start, cascade, device, None if records is None else records.path)
-    report = make_report(network, dataset, chosen, basis, verdicts, run)
+    first = GlobalStage.probed(basis.passes(len(dataset)), basis.margins, chosen.eps, *probe)
+    attacker = _attacker(network, chosen, dataset, device)
+    cascade = Cascade([first, *plan.stages(chosen, attacker, clock)], chosen.eps, clock)
+    heading = make_heading(network, dataset, chosen, basis, cascade.names, started)
+    part = Part(part=uuid4().hex, started=started, device=device, shard=own.shard)
+    with Journal(heading, part, start, chosen.folder, processes.home(chosen.folder)) as journal:
+        todo = np.setdiff1d(index, journal.resume(dataset, index) if chosen.resume else journal.begin())
+        tell = None if progress is None else partial(_tell, progress, len(index))
+        left = _run(dataset, todo, cascade, journal, _pace(network, chosen, plan), tell)
+        log = journal.log()
+    log, remarks = unite(processes, log, left, cascade.remarks(), chosen.folder)
+    report = make_report(log, chosen.shard, None if chosen.folder is None else chosen.folder / FILE, remarks)
+    if processes.first and attacker and chosen.save_adversarial:
+        saved = save_adversarial(attacker, dataset, log.verdicts, chosen)
+        report = report.model_copy(update={"notes": (*report.notes, *saved)})
+    if processes.first:
+        exhibits = make_exhibits(network, dataset, chosen, log.verdicts, device)
+        report = report.model_copy(update={"exhibits": exhibits})
     if any(requirement.name == "bound" for requirement in requirements):
         report = report.model_copy(update={"output_bound": output_bound(network, chosen)})
     return report.model_copy(update={"requirements": tuple(r.judge(measured(report, r)) for r in requirements)})
+
+
+def explain(
+    network: Network, data: Any, *, scale: float | None = None, limit: int | None = None, **settings: Any
+) -> PlanResult:
+    """Return what `certify` would do with the same arguments, without running anything.
+
+    Raises:
+        UsageError, UnsupportedError: as of `certify`.
+    """
+    chosen = _settings(settings)
+    dataset = _fitting(network, as_dataset(data, scale, limit))
+    device = pick_device(chosen.device)
+    plan = make_plan(network, chosen, device)
+    samples = len(_shard(chosen, len(dataset)))
+    return plan_document(network, chosen, plan, samples, device, _pace(network, chosen, plan).size)
 
 
 def pick_device(name: str) -> str:
@@ -156,52 +201,53 @@ def _with_lower(basis: Basis, dataset: Dataset, chosen: Settings) -> Basis:
     return basis.with_lower(found.value)
 
 
-def _digest(network: Network, dataset: Dataset, chosen: Settings) -> str:
-    """Return a digest of everything that a verdict depends on."""
-    if chosen.folder is None:
-        return ""
-    return settings_digest(
-        {
-            "graph": network.graph_digest,
-            "weights": network.weights_digest,
-            "data": dataset.digest,
-            "shape": dataset.images.shape,
-            "box": dataset.box,
-            "settings": dict(chosen.summary()),
-        }
-    )
+def _attacker(network: Network, chosen: Settings, dataset: Dataset, device: str) -> Attacker | None:
+    if not chosen.attacks:
+        return None
+    return Attacker(network, chosen.attack, chosen.norm, dataset.box, device, chosen.top_k)
 
 
-def _batch_size(network: Network, chosen: Settings) -> int:
-    most = LARGEST_ATTACKED if chosen.attacks else LARGEST_BATCH
-    return max(1, min(most, BATCH_NUMBERS // max(node.size for node in network.nodes)))
+def _pace(network: Network, chosen: Settings, plan: Plan) -> Pace:
+    """Return the sizes of batches: as given; else what fits, small at first where stages follow the global one."""
+    if chosen.batch_size is not None:
+        return Pace(chosen.batch_size, chosen.batch_size, math.inf)
+    most = max(1, min(LARGEST_BATCH, BATCH_NUMBERS // max(node.size for node in network.nodes)))
+    return Pace(FIRST_BATCH if sum(step.included for step in plan.steps) > 1 else most, most)
+
+
+def _tell(progress: Progress, total: int, left: int) -> None:
+    progress(total - left, total)
 
 
 def _run(
-    dataset: Dataset, index: Ints, cascade: Cascade, records: Records | None, size: int, progress: Progress | None
+    dataset: Dataset, todo: Ints, cascade: Cascade, journal: Journal, pace: Pace, tell: Callable[[int], None] | None
 ) -> Verdicts:
-    """Decide all samples that the records do not hold yet."""
-    parts = [] if records is None else [records.done]
-    todo = np.setdiff1d(index, parts[0].index) if parts else index
-    for rows in _batches(todo, size):
-        if progress is not None:
-            progress(len(index) - len(todo), len(index))
-        verdicts = Verdicts.unknown(rows, dataset.labels[rows], len(cascade.eps))
-        cascade.decide(_rows(dataset.images, rows), verdicts)
-        if records is not None:
-            records.append(verdicts)
-        parts.append(verdicts)
+    """Decide samples and write them down; return verdicts on those that the end of time left open.
+
+    Args:
+        dataset: in the network's input shape. todo: positions of the samples. cascade: decides them.
+        journal: takes what is done. pace: sizes of batches. tell: called with how many samples are left.
+    """
+    left = [Verdicts.unknown(todo[:0], todo[:0], len(cascade.eps))]
+    while len(todo):
+        if tell is not None:
+            tell(len(todo))
+        rows, begin = todo[: pace.size], time.perf_counter()
+        verdicts, images = Verdicts.unknown(rows, dataset.labels[rows], len(cascade.eps)), _rows(dataset.images, rows)
+        done = cascade.decide(images, verdicts)
+        whole = bool(done.all())
+        seconds = dict(zip(cascade.names, cascade.seconds, strict=True))
+        remarks = tuple(remark for stage in cascade.stages for remark in stage.remarks())
+        journal.append(verdicts.take(done), images if whole else images[done], seconds, remarks)
+        left += [] if whole else [verdicts.take(~done)]
         todo = todo[len(rows) :]
-    if progress is not None:
-        progress(len(index), len(index))
-    return Verdicts.join(parts)
+        pace.learn(len(rows), time.perf_counter() - begin)
+    if tell is not None:
+        tell(0)
+    return Verdicts.join(left)
 
 
-def _rows(images: Images, rows: Ints) -> Images:
+def _rows(images: Images | Stream, rows: Ints) -> Images:
     """Return some images, without a copy where they stand one after the other."""
     first, last = int(rows[0]), int(rows[-1])
     return images[first : last + 1] if last - first + 1 == len(rows) else images[rows]
-
-
-def _batches(index: Ints, size: int) -> Iterator[Ints]:
-    return (index[start : start + size] for start in range(0, len(index), size))

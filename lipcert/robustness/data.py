@@ -1,13 +1,12 @@
-"""Labelled data: read from a file, checked, brought to the network's input shape.
+"""Labelled data: read from a file, a folder or a data set, checked, brought to the network's input shape.
 
-A sample is the float32 array that the network is fed: the numbers in the file times the scale, rounded once. Radii
-are in the units of that array.
+A sample is the float32 array that the network is fed: the stored numbers times the scale, rounded once. Radii are in
+the units of that array. What comes from a file is read block by block when it is needed (`streams`).
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,15 +17,19 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from torch.utils.data import DataLoader
 
 from lipcert.errors import UsageError
+from lipcert.robustness.folders import open_folder
+from lipcert.robustness.items import Items, is_items
+from lipcert.robustness.loaders import collect
+from lipcert.robustness.npz import WHAT, open_npz
+from lipcert.robustness.streams import Images, Raw, Shape, Stream, blocks, survey, to_units
 
-Images = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
-Shape = tuple[int, ...]
 
 COLOURS = (3, 4)  # sizes of an axis that can only hold colours, where the others are larger
-_WHAT = "an .npz file with the arrays 'images' (N, ...) and 'labels' (N,)"
+FORMS = f"{WHAT}, a folder of images, a pair (images, labels), a data set of such pairs, or a torch DataLoader"
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +37,7 @@ class Dataset:
     """Samples with their labels.
 
     Attributes:
-        images: (N, ...) float32, finite, in raw input units.
+        images: (N, ...) float32, finite, in raw input units: an array, or a stream that reads like one.
         labels: (N,) int64, not negative.
         name: where they come from, for people.
         sha256: digest of the file, or None where there is none.
@@ -42,7 +45,7 @@ class Dataset:
         notes: what was decided on the way (shown in the report).
     """
 
-    images: Images
+    images: Images | Stream
     labels: Labels
     name: str = "arrays"
     sha256: str | None = None
@@ -55,16 +58,18 @@ class Dataset:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the samples: the numbers of the images in C order, then the labels."""
-        content = hashlib.sha256(np.ascontiguousarray(self.images, dtype="<f4").data)
+        content = hashlib.sha256()
+        for block in blocks(self.images):
+            content.update(np.ascontiguousarray(block, dtype="<f4").data)
         content.update(np.ascontiguousarray(self.labels, dtype="<i8").data)
         return content.hexdigest()
 
 
 def as_dataset(data: Any, scale: float | None = None, limit: int | None = None) -> Dataset:
-    """Return data of any accepted form: a `Dataset`, a path, or a pair of arrays (images, labels).
+    """Return data of any accepted form (`FORMS`) as a `Dataset`.
 
     Raises:
-        UsageError: the data is none of these, or wrong; `scale` is given for a `Dataset`.
+        UsageError: the data is of no such form, or wrong; `scale` is given for a `Dataset`.
     """
     if isinstance(data, Dataset):
         if scale is not None:
@@ -74,74 +79,72 @@ def as_dataset(data: Any, scale: float | None = None, limit: int | None = None) 
         return load_data(Path(data), scale, limit)
     if isinstance(data, (tuple, list)) and len(data) == 2:
         return make_dataset(np.asarray(data[0]), np.asarray(data[1]), "arrays", scale, limit)
-    raise UsageError(f"the data is {_WHAT}, or a pair (images, labels), not {type(data).__name__}")
+    if isinstance(data, DataLoader):
+        images, classes, notes = collect(data, limit)
+        found = make_dataset(images, classes, "DataLoader", scale, limit)
+        return replace(found, notes=notes + found.notes)
+    if is_items(data):
+        items = Items(data, _positive(limit))
+        return make_dataset(items, items.labels, items.name, scale, limit)
+    raise UsageError(f"the data is {FORMS}, not {type(data).__name__}")
 
 
 def load_data(path: str | PathLike[str], scale: float | None = None, limit: int | None = None) -> Dataset:
-    """Read an ``.npz`` file; pickled objects in it are refused.
+    """Open an ``.npz`` file or a folder of images; nothing is read into memory but the labels.
 
     Args:
-        path: the file.
-        scale: factor on the numbers in the file; default 1/255 for uint8, 1 for everything else.
+        path: the file, or the folder with one sub-folder for each class.
+        scale: factor on the stored numbers; default 1/255 for uint8, 1 for everything else.
         limit: only the first samples.
 
     Raises:
         UsageError: the file is missing, damaged or of another kind, or its arrays are wrong.
     """
     path = Path(path)
-    try:
-        content = path.read_bytes()
-        archive = np.load(io.BytesIO(content), allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise UsageError(f"'{path}' is a single array: the data is {_WHAT}")
-        with archive:
-            missing = [name for name in ("images", "labels") if name not in archive.files]
-            if missing:
-                found = ", ".join(archive.files) or "nothing"
-                raise UsageError(f"'{path}' has no array '{missing[0]}' (it holds {found}): the data is {_WHAT}")
-            images, labels = archive["images"], archive["labels"]
-    except UsageError:
-        raise
-    except OSError as error:
-        raise UsageError(f"cannot read the data '{path}': {error.strerror or error}") from None
-    except Exception as error:  # what numpy and zipfile raise on damage is not part of their interface
-        raise UsageError(f"cannot read the data '{path}': {_reason(error)}; the data is {_WHAT}") from None
-    if not (isinstance(images, np.ndarray) and isinstance(labels, np.ndarray)):  # a member that is no array: bytes
-        raise UsageError(f"cannot read the data '{path}': it is damaged; the data is {_WHAT}")
-    return replace(make_dataset(images, labels, str(path), scale, limit), sha256=hashlib.sha256(content).hexdigest())
-
-
-def _reason(error: Exception) -> str:
-    """Say in our words why numpy could not read an archive."""
-    text = str(error)
-    if "Object arrays" in text:
-        return "it holds pickled objects, which can run code when read"
-    return (
-        "it is not an .npz archive"
-        if "pickle" in text
-        else f"it is damaged ({[*text.splitlines(), type(error).__name__][0]})"
-    )
+    if path.is_dir():
+        files, classes, notes = open_folder(path)
+        found = make_dataset(files, classes, str(path), scale, limit)
+        return replace(found, notes=notes + found.notes)
+    images, labels, digest = open_npz(path)
+    return replace(make_dataset(images, labels, str(path), scale, limit), sha256=digest)
 
 
 def make_dataset(
-    images: npt.NDArray[Any], labels: npt.NDArray[Any], name: str, scale: float | None, limit: int | None
+    images: Raw, labels: npt.NDArray[Any], name: str, scale: float | None = None, limit: int | None = None
 ) -> Dataset:
-    """Check arrays and bring them to raw input units; arguments and errors as in `load_data`."""
-    if images.ndim < 2 or labels.ndim == 0 or images.size == 0:
+    """Check images and labels and bring them to raw input units; arguments and errors as in `load_data`."""
+    if len(images.shape) < 2 or labels.ndim == 0 or 0 in images.shape:
         raise UsageError(f"'{name}' has no samples: images of shape {images.shape}, labels of shape {labels.shape}")
     labels = _labels(labels, name)
-    if len(images) != len(labels):
-        raise UsageError(f"'{name}' has {len(images)} images and {len(labels)} labels: there must be as many")
+    if images.shape[0] != len(labels):
+        raise UsageError(f"'{name}' has {images.shape[0]} images and {len(labels)} labels: there must be as many")
+    labels = labels[: _positive(limit)]
+    if images.dtype.kind not in "buif":
+        raise UsageError(f"the images of '{name}' have type {images.dtype}: numbers are needed")
+    if scale is not None and not (math.isfinite(scale) and scale > 0):
+        raise UsageError(f"the scale is {scale}: a positive number is needed")
+    box, notes = _range(images, len(labels), scale, name)
+    stream = Stream(images, (len(labels), *images.shape[1:]), scale)
+    held = type(images) is np.ndarray and images.dtype == np.float32 and scale is None
+    return Dataset(stream[:] if held else stream, labels, name, None, box, notes)
+
+
+def _range(images: Raw, count: int, scale: float | None, name: str) -> tuple[tuple[float, float], tuple[str, ...]]:
+    """Return the range of inputs and notes: all of uint8, else [0, 1] where the values lie in it, else their own."""
+    if images.dtype == np.uint8:
+        ends = to_units(np.array([0, 255], dtype=np.uint8), scale)
+        if not np.isfinite(ends).all():
+            raise UsageError(f"the scale {scale} is too large for the images of '{name}'")
+        return (0.0, float(ends[1])), ()
+    seen = survey(images, count, scale, name)
+    notes = (f"the images of '{name}' ({images.dtype}) were rounded to float32",) if seen.rounded else ()
+    return ((0.0, 1.0) if seen.low >= 0.0 and seen.high <= 1.0 else (seen.low, seen.high)), notes
+
+
+def _positive(limit: int | None) -> int | None:
     if limit is not None and limit < 1:
         raise UsageError(f"the limit is {limit}: at least one sample is needed")
-    raw = images[:limit]
-    if raw.dtype.kind not in "buif":
-        raise UsageError(f"the images of '{name}' have type {raw.dtype}: numbers are needed")
-    values, notes = _scaled(raw, scale, name)
-    bad = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
-    if bad.any():
-        raise UsageError(f"image {int(bad.argmax())} of '{name}' has NaN or infinite values: repair the data")
-    return Dataset(values, labels[:limit], name, None, _box(raw, values, scale), notes)
+    return limit
 
 
 def fit(dataset: Dataset, shape: Shape, classes: int) -> Dataset:
@@ -163,11 +166,15 @@ def fit(dataset: Dataset, shape: Shape, classes: int) -> Dataset:
     if dataset.labels[worst] >= classes:
         raise UsageError(
             f"label {dataset.labels[worst]} of sample {worst} of '{dataset.name}' is out of range: the network has "
-            f"{classes} outputs, 0 to {classes - 1}"
+            f"{classes} outputs, 0 to {classes - 1}{_counted(dataset.labels, classes)}"
         )
     given = dataset.images.shape[1:]
     move, note = _move(given, shape, dataset.name)
-    images = np.ascontiguousarray(move(dataset.images).reshape(len(dataset), *shape))
+    images = dataset.images
+    if isinstance(images, Stream):
+        images = images if given == shape else images.arranged(move, shape)
+    else:
+        images = np.ascontiguousarray(move(images).reshape(len(dataset), *shape))
     return replace(dataset, images=images, notes=dataset.notes + ((note,) if note else ()))
 
 
@@ -189,8 +196,24 @@ def _move(given: Shape, shape: Shape, name: str) -> tuple[Callable[[Images], Ima
         if len(bare) <= 1:
             return (lambda x: x), f"flat images were given the shape {shape} in C order"
     raise UsageError(
-        f"images of shape {given} in '{name}' do not fit the network's input {shape}: store them in that shape"
+        f"images of shape {given} in '{name}' do not fit the network's input {shape}: {_remedy(given, shape)}"
     )
+
+
+def _counted(labels: Labels, classes: int) -> str:
+    """Say where labels seem to be counted from 1."""
+    ends = int(labels.min()), int(labels.max())
+    return "; the labels look counted from 1: subtract 1" if ends == (1, classes) else ""
+
+
+def _remedy(given: Shape, shape: Shape) -> str:
+    """Say what to do with images that do not fit."""
+    flat = len(_bare(shape)) <= 1 and math.prod(given) == math.prod(shape)
+    if len(given) == 3 and (flat or (given[-1], *given[:-1]) == shape):
+        return "they look like channels last (HWC): transpose them with images.transpose(0, 3, 1, 2)"
+    if len(given) == 3 and (*given[1:], given[0]) == shape:
+        return "they look like channels first (CHW): transpose them with images.transpose(0, 2, 3, 1)"
+    return "store them in that shape"
 
 
 def _bare(shape: Shape) -> Shape:
@@ -198,11 +221,10 @@ def _bare(shape: Shape) -> Shape:
 
 
 def _first(dataset: Dataset, limit: int | None) -> Dataset:
-    if limit is None:
+    if _positive(limit) is None or limit is None:
         return dataset
-    if limit < 1:
-        raise UsageError(f"the limit is {limit}: at least one sample is needed")
-    return replace(dataset, images=dataset.images[:limit], labels=dataset.labels[:limit])
+    images = dataset.images.first(limit) if isinstance(dataset.images, Stream) else dataset.images[:limit]
+    return replace(dataset, images=images, labels=dataset.labels[:limit])
 
 
 def _labels(labels: npt.NDArray[Any], name: str) -> Labels:
@@ -217,26 +239,3 @@ def _labels(labels: npt.NDArray[Any], name: str) -> Labels:
     if low < 0 or high >= 2**31:
         raise UsageError(f"label {low if low < 0 else high} in '{name}' is out of range: labels count from 0")
     return labels.astype(np.int64)
-
-
-def _scaled(raw: npt.NDArray[Any], scale: float | None, name: str) -> tuple[Images, tuple[str, ...]]:
-    """Return float32 images; float64 products, rounded once."""
-    if scale is not None and not (math.isfinite(scale) and scale > 0):
-        raise UsageError(f"the scale is {scale}: a positive number is needed")
-    with np.errstate(over="ignore", invalid="ignore"):
-        if raw.dtype == np.uint8:
-            table = (np.arange(256) * (1.0 / 255.0 if scale is None else scale)).astype(np.float32)
-            return table[raw], ()
-        exact = raw.astype(np.float64) if raw.dtype != np.float32 or scale is not None else raw
-        values = (exact if scale is None else exact * scale).astype(np.float32)
-    if scale is None and not np.array_equal(values, exact, equal_nan=True):
-        return values, (f"the images of '{name}' ({raw.dtype}) were rounded to float32",)
-    return values, ()
-
-
-def _box(raw: npt.NDArray[Any], values: Images, scale: float | None) -> tuple[float, float]:
-    """Return the range of inputs: all of uint8, else [0, 1] where the values lie in it, else their own range."""
-    if raw.dtype == np.uint8:
-        return 0.0, float(np.float32(1.0 if scale is None else 255 * scale))
-    low, high = float(values.min()), float(values.max())
-    return (0.0, 1.0) if low >= 0.0 and high <= 1.0 else (low, high)

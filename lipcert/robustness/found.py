@@ -58,7 +58,7 @@ def _by_method(network: Network, settings: Settings) -> Found:
     quantity: Quantity = "output" if parts is None or settings.quantity == "output" else "features"
     spoken = network if quantity == "features" else bare  # features leave a last softmax out by themselves
     bound = engine.bound(
-        spoken, settings.bound_method, settings.norm, quantity=quantity, time_limit=settings.time_limit
+        spoken, settings.bound_method, settings.norm, quantity=quantity, time_limit=settings.bound_seconds
     )
     head = _head(bound.subject, quantity, network)
     steps = bound.steps if bound.method == "product" and bound.norm == "l2" else ()
@@ -72,7 +72,7 @@ def _with_pairs(network: Network, settings: Settings, found: Found, bound: Bound
     if settings.quantity != "margins" or bound.certificate.rule not in SERVED:
         return found
     try:
-        pairs = engine.bound(network, bound.method, settings.norm, quantity="margins", time_limit=settings.time_limit)
+        pairs = engine.bound(network, bound.method, settings.norm, quantity="margins", time_limit=settings.bound_seconds)
     except (InconclusiveError, UsageError) as error:
         return replace(found, notes=(f"no bounds of single margins: {error}",))
     saved = _save(pairs.certificate, settings, MARGINS)

@@ -1,7 +1,4 @@
-"""The stage of a local method: samples whose margins stay positive on the whole ball.
-
-Methods propose, usually in float32. Where the run asks for level verified and the method can (`LocalMethod.derived`),
-what it proves is derived again with every rounding error counted, and only that counts.
+"""The stages of local methods: samples whose margins stay positive on the whole ball.
 
 A proof below the level of the run does not count: the sample stays unknown at that eps, with the level of the proof
 beside it in the records, and the report says how many such samples there are.
@@ -9,150 +6,146 @@ beside it in the records, and the report says how many such samples there are.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from lipcert.bounds.local.method import LocalMethod
-from lipcert.bounds.local.region import Ball
-from lipcert.bounds.local.registry import find_local
-from lipcert.bounds.local.view import View
-from lipcert.bounds.torch_precision import full_precision
-from lipcert.errors import InconclusiveError, UsageError
-from lipcert.network.graph import Network
+from lipcert.network.enclosure import Float
 from lipcert.proof.claims import Level
-from lipcert.proof.local import NOTHING, Evaluator, Proposal, Region
-from lipcert.proof.refusal import Refused
-from lipcert.robustness.settings import Settings
+from lipcert.robustness.clock import Clock
+from lipcert.robustness.prover import Balls, Mask, Prover
 from lipcert.robustness.stages import Images, Stage
 from lipcert.robustness.verdicts import Ints, Status, Verdicts
 
-BATCH_NUMBERS = 2**19  # numbers in the largest layer of a batch
-LARGEST_BATCH = 200
-DERIVED_AT_ONCE = 16  # samples
+FINENESS = 256  # radii that a search may return, evenly spaced in their logarithms
+REACH, DEPTH = 4.0, 1000.0  # the largest of them over the largest eps, and the smallest below the smallest eps
 
-Mask = npt.NDArray[np.bool_]
+Tried = Callable[[Ints, Ints], Mask]
 
 
-def local_stages(network: Network, settings: Settings, device: str) -> list[Stage]:
-    """Return the stages of the local methods that a run asks for, in order.
+def search(low: Ints, high: Ints, proves: Tried) -> Ints:
+    """Return for each sample how many columns are proved, by bisection: what holds in one holds in all before it.
 
-    Raises:
-        UsageError: a method does not serve the norm or the network, or not at the level of the run.
-        UnsupportedError: the network has an operator that cannot be executed.
+    Args:
+        low: (N,) columns that are proved already. high: (N,) columns that are not given up; low <= high.
+        proves: returns which of some samples, by position, are proved in the column given for each. A sample that
+            fails in a column is not tried in later ones.
     """
-    methods = [find_local(name) for name in settings.local_methods]
-    if not methods:
-        return []
-    view = View(network, device)
-    for method in methods:
-        obstacle = method.refuses(view, settings.norm)
-        if obstacle is not None:
-            raise UsageError(f"the method '{method.name}' cannot be used here: {obstacle}")
-    verified = settings.level == Level.VERIFIED.label and any(method.derived for method in methods)
-    evaluator = _evaluator(network, methods) if verified else None
-    return [LocalStage(view, method, settings, evaluator if method.derived else None) for method in methods]
-
-
-def _evaluator(network: Network, methods: Sequence[LocalMethod]) -> Evaluator:
-    try:
-        return Evaluator(network)
-    except Refused as refusal:
-        names = ", ".join(f"'{method.name}'" for method in methods if method.derived)
-        raise UsageError(
-            f"the method {names} cannot be used at level {Level.VERIFIED.label} here: {refusal}; "
-            f"--level {Level.NUMERICAL.label} counts bounds whose rounding is not counted"
-        ) from None
+    low, high = low.copy(), high.copy()
+    while len(rows := np.flatnonzero(low < high)):
+        middle = (low[rows] + high[rows]) // 2  # 0 of {0, 1}: small radii first, where a failure saves most
+        proved = proves(rows, middle)
+        low[rows[proved]] = middle[proved] + 1
+        high[rows[~proved]] = middle[~proved]
+    return low
 
 
 class LocalStage(Stage):
-    """Certifies samples one ball at a time, smallest eps first; what fails at one eps is not tried at larger ones.
+    """Certifies samples at the radii of a run.
 
     Args of the constructor:
-        view: the network.
-        method: bounds the margins.
-        settings: of the run: radii, norm and level.
-        evaluator: derives what the method proves, at level verified; None where that is not asked for.
+        prover: of the method.
+        eps: ascending radii. required: level of a certified sample.
+        clock: of the run; samples are left when it expires.
     """
 
-    def __init__(self, view: View, method: LocalMethod, settings: Settings, evaluator: Evaluator | None = None) -> None:
-        self.name = method.name
-        self._evaluator = evaluator
-        self._view, self._method = view, method
-        self._eps, self._norm, self._required = settings.eps, settings.norm, Level.parse(settings.level)
-        self._batch = max(1, min(LARGEST_BATCH, BATCH_NUMBERS // max(node.size for node in view.nodes)))
-        self._uncounted = np.zeros(len(self._eps), dtype=np.int64)
+    def __init__(self, prover: Prover, eps: Sequence[float], required: Level, clock: Clock) -> None:
+        self.name = prover.method.name
+        self._prover, self._eps, self._required, self._clock = prover, np.array(eps), required, clock
+        self._uncounted = np.zeros(len(eps), dtype=np.int64)
 
     def remarks(self) -> tuple[str, ...]:
-        """Say how many samples are proved at a level that does not count."""
-        if not self._uncounted.any():
-            return ()
-        counts = ", ".join(f"{n} at {eps:g}" for n, eps in zip(self._uncounted, self._eps, strict=True))
-        label = self._method.level.label
-        return (
-            f"'{self.name}' proves further samples at level {label} only ({counts}): they count as unknown; "
-            f"--level {label} counts them",
-        )
+        """Say how many samples are proved at a level that does not count, or did not fit the memory."""
+        said = []
+        if self._uncounted.any():
+            pairs = zip(self._uncounted, self._eps, strict=True)
+            counts, label = ", ".join(f"{n} at {eps:g}" for n, eps in pairs), self._prover.method.level.label
+            said.append(
+                f"'{self.name}' proves further samples at level {label} only ({counts}): they count as unknown; "
+                f"--level {label} counts them"
+            )
+        if self._prover.short_of_memory:
+            said.append(f"'{self.name}' had too little memory for {self._prover.short_of_memory} balls")
+        return tuple(said)
 
     def decide(self, images: Images, verdicts: Verdicts, own: int) -> None:
         """Mark the samples whose margins are proved positive."""
-        failed = np.zeros(len(verdicts), dtype=np.bool_)
-        for column, eps in enumerate(self._eps):
-            open_ = (verdicts.status[:, column] == Status.UNKNOWN) & verdicts.clean & ~failed
-            rows = np.flatnonzero(open_).astype(np.int64)
-            proved = self._proves(images, verdicts.labels, rows, eps)
-            failed[rows[~proved]] = True
-            rows = rows[proved]
-            verified = self._verifies(images, verdicts.labels, rows, eps)
-            self._record(verdicts, rows[verified], column, own, Level.VERIFIED)
-            self._record(verdicts, rows[~verified], column, own, self._method.level)
+        open_ = (verdicts.status == Status.UNKNOWN) & verdicts.clean[:, None]
+        any_open = open_.any(axis=1)
+        low = np.where(any_open, open_.argmax(axis=1), 0)  # open columns follow each other: see `Verdicts`
+        high = np.where(any_open, low + open_.sum(axis=1), 0)
+        weaker = np.zeros(len(verdicts), dtype=np.int64)  # columns proved below the level of the run
 
-    def _proves(self, images: Images, labels: Ints, rows: Ints, eps: float) -> Mask:
-        """Return which of some samples have positive margins on their balls."""
-        found = [np.zeros(0, dtype=np.bool_)]
-        for start in range(0, len(rows), self._batch):
-            part = rows[start : start + self._batch]
-            with full_precision():
-                margins = self._method.margins(self._view, *self._placed(images, labels, part, eps))
-            found.append((margins.amin(dim=1) > 0).cpu().numpy())
-        return np.concatenate(found)
+        def proves(rows: Ints, columns: Ints) -> Mask:
+            if self._clock.expired:
+                return np.zeros(len(rows), dtype=np.bool_)
+            levels = self._prover.levels(Balls(images[rows], verdicts.labels[rows], self._eps[columns]))
+            below = (levels > Level.ESTIMATE) & (levels < self._required)
+            weaker[rows[below]] = np.maximum(weaker[rows[below]], columns[below] + 1)
+            for row, column, level in zip(rows.tolist(), columns.tolist(), levels.tolist(), strict=True):
+                known = verdicts.level[row, : column + 1]
+                verdicts.level[row, : column + 1] = np.maximum(known, level)
+            counted: Mask = levels >= self._required
+            return counted
 
-    def _placed(self, images: Images, labels: Ints, rows: Ints, eps: float) -> tuple[Ball, torch.Tensor]:
-        """Return the balls around some samples and their labels, where the view is."""
-        ball = Ball.around(self._view.place(torch.from_numpy(images[rows])), eps, self._norm)
-        return ball, torch.from_numpy(labels[rows]).to(self._view.device)
+        reached = search(low, high, proves)
+        self._certify(verdicts, low, reached, own)
+        position = np.arange(len(self._eps))
+        self._uncounted += ((position >= reached[:, None]) & (position < weaker[:, None])).sum(axis=0)
 
-    def _verifies(self, images: Images, labels: Ints, rows: Ints, eps: float) -> Mask:
-        """Return which of some samples have margins that are positive at level verified."""
-        if self._evaluator is None:
-            return np.zeros(len(rows), dtype=np.bool_)
-        verified = np.zeros(len(rows), dtype=np.bool_)
-        for propose in (lambda *_: NOTHING, self._method.propose):  # what needs no proposal is spared the price of one
-            left = np.flatnonzero(~verified)
-            for start in range(0, len(left), DERIVED_AT_ONCE):
-                part = left[start : start + DERIVED_AT_ONCE]
-                with full_precision():
-                    proposal = propose(self._view, *self._placed(images, labels, rows[part], eps))
-                if proposal is not None:
-                    region = Region.around(images[rows[part]], eps, self._norm)
-                    verified[part] = self._derives(self._evaluator, region, labels[rows[part]], proposal)
-        return verified
+    def _certify(self, verdicts: Verdicts, low: Ints, reached: Ints, own: int) -> None:
+        position = np.arange(len(self._eps))
+        won = (position >= low[:, None]) & (position < reached[:, None])
+        verdicts.status[won] = Status.CERTIFIED
+        verdicts.stage[won] = own
+        rows = won.any(axis=1)
+        verdicts.radius[rows] = np.maximum(verdicts.radius[rows], self._eps[reached[rows] - 1])
 
-    def _derives(self, evaluator: Evaluator, region: Region, labels: Ints, proposal: Proposal) -> Mask:
-        try:
-            margins = self._method.verified_margins(evaluator, region, labels, proposal)
-        except Refused as refusal:
-            raise InconclusiveError(f"nothing can be verified: {refusal}") from None
-        positive: Mask = margins.min(axis=1) > 0
-        return positive
 
-    def _record(self, verdicts: Verdicts, rows: Ints, column: int, own: int, level: Level) -> None:
-        verdicts.level[rows, column] = np.maximum(verdicts.level[rows, column], level)
-        if level < self._required:
-            self._uncounted[column] += len(rows)
-            return
-        verdicts.status[rows, column] = Status.CERTIFIED
-        verdicts.stage[rows, column] = own
-        verdicts.radius[rows] = np.maximum(verdicts.radius[rows], self._eps[column])
+class RadiusStage(Stage):
+    """Raises certified radii by bisection over a fine grid; only proofs at the level of the run count.
+
+    Args of the constructor:
+        prover, eps, required, clock: as of `LocalStage`.
+    """
+
+    def __init__(self, prover: Prover, eps: Sequence[float], required: Level, clock: Clock) -> None:
+        self.name = f"radius by {prover.method.name}"
+        self._prover, self._eps, self._required, self._clock = prover, np.array(eps), required, clock
+        self._grid = radii(eps)
+
+    def wants(self, verdicts: Verdicts) -> Mask:
+        """Samples that are classified correctly and have a radius below the largest looked for."""
+        wanted: Mask = verdicts.clean & (verdicts.radius < self._grid[-1])
+        return wanted
+
+    def decide(self, images: Images, verdicts: Verdicts, own: int) -> None:
+        """Raise radii, and certify where they reach eps."""
+        low = np.searchsorted(self._grid, verdicts.radius, side="right").astype(np.int64)
+        hit = verdicts.status == Status.ATTACKED
+        first = np.where(hit.any(axis=1), self._eps[hit.argmax(axis=1)], np.inf)
+        high = np.searchsorted(self._grid, first, side="left").astype(np.int64)
+        high = np.where(self.wants(verdicts), np.maximum(low, high), low)
+
+        def proves(rows: Ints, columns: Ints) -> Mask:
+            if self._clock.expired:
+                return np.zeros(len(rows), dtype=np.bool_)
+            levels = self._prover.levels(Balls(images[rows], verdicts.labels[rows], self._grid[columns]))
+            counted: Mask = levels >= self._required
+            return counted
+
+        reached = search(low, high, proves)
+        better = reached > low
+        verdicts.radius[better] = self._grid[reached[better] - 1]
+        won = better[:, None] & (verdicts.radius[:, None] >= self._eps) & (verdicts.status == Status.UNKNOWN)
+        verdicts.status[won] = Status.CERTIFIED
+        verdicts.stage[won] = own
+        verdicts.level[won] = np.maximum(verdicts.level[won], np.int8(self._required))
+
+
+def radii(eps: Sequence[float]) -> Float:
+    """Return the radii that a search may return, ascending; the radii of the run are among them."""
+    grid = np.geomspace(min(eps) / DEPTH, max(eps) * REACH, FINENESS)
+    found: npt.NDArray[np.float64] = np.union1d(grid, np.array(eps))
+    return found

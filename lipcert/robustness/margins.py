@@ -37,11 +37,13 @@ class Margins:
         slopes: (C, C) upper bounds of the Lipschitz constant of z_y - z_j, inputs in the norm of the claim.
         spread: (C, C) upper bounds of the change of z_y - z_j per unit of l2 error of the features.
         dilation: ||d||_2 <= dilation * ||d|| for every input difference d.
+        rank: of the rival that the label must stay above: 1, every rival; k, all but k - 1 of them (top k).
     """
 
     slopes: Float
     spread: Float
     dilation: float = 1.0
+    rank: int = 1
 
     def bounds(self, forward: Forward, labels: Labels) -> tuple[Float, Float]:
         """Return (N, C) lower and upper bounds of the real margins z_y - z_j; infinite for j = y.
@@ -69,8 +71,7 @@ class Margins:
         margins, slopes = self._taken(upper, labels, deployed)
         with np.errstate(all="ignore"):
             quotient = np.where(slopes > 0, margins / slopes, np.inf)
-        least: Float = np.where(margins > 0, quotient, 0.0).min(axis=1)
-        return least
+        return least(np.where(margins > 0, quotient, 0.0), self.rank)
 
     def radii(self, lower: Float, labels: Labels, deployed: Deployed | None = None) -> Float:
         """Return (N,) radii below which no rival can win, given lower bounds (N, C) of the real margins.
@@ -81,7 +82,7 @@ class Margins:
         margins, slopes = self._taken(lower, labels, deployed)
         with np.errstate(all="ignore"):
             quotient = margins / slopes / _ROOM  # strictly below, unless it is subnormal; infinite where slopes are 0
-            radii = np.where((margins > 0) & (quotient > TINY), quotient, 0.0).min(axis=1)
+            radii = least(np.where((margins > 0) & (quotient > TINY), quotient, 0.0), self.rank)
             if deployed is not None:
                 radii = np.minimum(radii, deployed.reach / self.dilation * (1.0 - 2.0**-50))
         capped: Float = np.clip(np.where(np.isnan(radii), 0.0, radii), 0.0, RADIUS_CAP)
@@ -98,14 +99,20 @@ class Margins:
             return lowered, round_up(slopes + twice * deployed.growth * self.dilation, 8)
 
 
-def correct(logits: Float, labels: Labels) -> npt.NDArray[np.bool_]:
-    """Return whether the label's logit is above all others; a tie and NaN are not correct."""
+def correct(logits: Float, labels: Labels, rank: int = 1) -> npt.NDArray[np.bool_]:
+    """Return whether the label's logit is above all others, or all but rank - 1; a tie and NaN are not correct."""
     rows = np.arange(len(labels))
-    others = logits.copy()
-    others[rows, labels] = -np.inf
     with np.errstate(invalid="ignore"):
-        right: npt.NDArray[np.bool_] = logits[rows, labels] > others.max(axis=1)
+        margins = logits[rows, labels][:, None] - logits
+        margins[rows, labels] = np.inf
+        right: npt.NDArray[np.bool_] = least(np.where(np.isnan(margins), -np.inf, margins), rank) > 0
     return right
+
+
+def least(values: Float, rank: int) -> Float:
+    """Return (N,) the rank-th smallest number of each row of (N, C): the smallest for rank 1."""
+    found: Float = values.min(axis=1) if rank == 1 else np.partition(values, rank - 1, axis=1)[:, rank - 1]
+    return found
 
 
 def margin_slopes(lipschitz: float, differences: Float) -> Float:

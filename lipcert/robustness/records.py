@@ -1,8 +1,13 @@
-"""The per-sample file: JSON lines, appended batch by batch, resumable.
+"""The per-sample file: JSON lines, appended batch by batch.
 
-The first line says which run the records belong to: a digest over everything that a verdict depends on. Then one
-line per sample. A run that was cut off leaves at most one torn line, which is cut away on resuming; samples with a
-whole line are not done again.
+The first line is the `Heading`: what the records are about. Each batch adds one line per sample, and then one line
+(`Part`) that says what the process that writes did so far, with a checksum of the batch's lines. A batch counts when
+that line is there: a run that was cut off leaves at most one batch that does not, which is cut away before the file is
+written to again.
+
+Each batch is handed to the operating system at once, so the end of the process (``kill -9``) loses nothing more. Only
+at the end of a run is the file forced to the disk: a loss of power before that may take the last batches, or leave a
+damaged file, which is noticed.
 """
 
 from __future__ import annotations
@@ -10,135 +15,192 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
 
-from lipcert.errors import UsageError
+from lipcert.errors import UsageError, one_line
 from lipcert.proof.claims import Level
-from lipcert.robustness.settings import Settings
-from lipcert.robustness.verdicts import NOBODY, Status, Verdicts
+from lipcert.robustness.heading import Heading, Part
+from lipcert.robustness.streams import Images
+from lipcert.robustness.verdicts import NOBODY, Ints, Status, Verdicts
 
-SCHEMA = "lipcert.records/v1"
 FILE = "records.jsonl"
+KEY_BYTES = 8
+Keys = npt.NDArray[np.str_]
 
 
-def settings_digest(settings: Mapping[str, Any]) -> str:
-    """Return a SHA-256 of settings that JSON can hold."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+@dataclass(frozen=True)
+class Log:
+    """What records hold.
 
-
-class Records:
-    """The file of one run, open for appending.
-
-    Args of the constructor:
-        settings: of the run; with its folder, its radii, and whether to go on with a file that is there (otherwise
-            the file is replaced).
-        digest: of everything that the verdicts depend on.
-        stages: names, in the order of `Verdicts.stage`.
-
-    Raises:
-        UsageError: the file cannot be written, or belongs to another run.
+    Attributes:
+        heading: what they are about.
+        verdicts: on N samples, in no particular order. keys: (N,) `sample_keys` of them.
+        parts: what each process did, by its name.
     """
 
-    def __init__(self, settings: Settings, digest: str, stages: Sequence[str]) -> None:
-        assert settings.folder is not None
-        self.path, self._eps, self._stages = Path(settings.folder) / FILE, settings.eps, tuple(stages)
-        self.done = self._read(digest) if settings.resume else self._nothing()
-        try:
-            self._file = self.path.open("ab" if len(self.done) else "wb")
-        except OSError as error:
-            raise UsageError(f"cannot write the records '{self.path}': {error.strerror}") from None
-        if not len(self.done):
-            self._write([json.dumps({"schema": SCHEMA, "digest": digest, "eps": self._eps, "stages": self._stages})])
+    heading: Heading
+    verdicts: Verdicts
+    keys: Keys
+    parts: Mapping[str, Part] = field(default_factory=dict)
 
-    def __enter__(self) -> Records:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
+@dataclass(frozen=True)
+class Found:
+    """A file that was read: its records, and the length of what counts in bytes."""
 
-    def append(self, verdicts: Verdicts) -> None:
-        """Add one line per sample and hand them to the operating system."""
-        words = [status.label for status in Status]
-        names = [*self._stages, ""]  # NOBODY is the last
-        levels = [level.label for level in Level]
-        lines = []
-        rows = zip(
-            verdicts.index.tolist(),
-            verdicts.labels.tolist(),
-            verdicts.predicted.tolist(),
-            verdicts.radius.tolist(),
-            verdicts.status.tolist(),
-            verdicts.stage.tolist(),
-            verdicts.level.tolist(),
-            strict=True,
+    log: Log
+    length: int
+
+
+def sample_keys(heading: Heading, images: Images, labels: Ints) -> Keys:
+    """Return (N,) digests of (sample, network, settings): verdicts with the same one are interchangeable."""
+    start = hashlib.blake2b(bytes.fromhex(heading.digest), digest_size=KEY_BYTES)
+    found = []
+    for image, label in zip(np.ascontiguousarray(images, dtype="<f4"), labels.tolist(), strict=True):
+        content = start.copy()
+        content.update(image.data)
+        content.update(label.to_bytes(8, "little", signed=True))
+        found.append(content.hexdigest())
+    return np.array(found, dtype=f"U{2 * KEY_BYTES}")
+
+
+def no_verdicts(heading: Heading) -> Log:
+    """Return the records of a run that did nothing yet."""
+    empty = np.zeros(0, dtype=np.int64)
+    return Log(heading, Verdicts.unknown(empty, empty, len(heading.eps)), np.zeros(0, dtype=f"U{2 * KEY_BYTES}"))
+
+
+def heading_line(heading: Heading) -> bytes:
+    """Return the first line of a file."""
+    return heading.model_dump_json().encode() + b"\n"
+
+
+def batch_lines(log: Log) -> bytes:
+    """Return the lines of a batch: its samples, and then what each process did, the first with their checksum."""
+    samples = "".join(verdict_lines(log)).encode()
+    check, lines = zlib.crc32(samples), [samples]
+    for name in sorted(log.parts):
+        lines.append(log.parts[name].model_copy(update={"check": check}).model_dump_json().encode() + b"\n")
+        check = 0
+    return b"".join(lines)
+
+
+def verdict_lines(log: Log) -> Iterator[str]:
+    """Return one line per sample."""
+    words = [status.label for status in Status]
+    names = [*log.heading.stages, ""]  # NOBODY is the last
+    levels = [level.label for level in Level]
+    verdicts = log.verdicts
+    columns = (verdicts.index, verdicts.labels, verdicts.predicted, verdicts.radius)
+    codes = (verdicts.status, verdicts.stage, verdicts.level)
+    rows = zip(log.keys.tolist(), *(column.tolist() for column in (*columns, *codes)), strict=True)
+    for key, index, label, predicted, radius, status, stage, level in rows:
+        verdict = ",".join(f'"{words[code]}"' for code in status)
+        by = ",".join(f'"{names[code]}"' for code in stage)
+        proof = ",".join(f'"{levels[code]}"' for code in level)
+        yield (
+            f'{{"index":{index},"label":{label},"predicted":{predicted},"radius":{radius!r},'
+            f'"status":[{verdict}],"stage":[{by}],"level":[{proof}],"key":"{key}"}}\n'
         )
-        for index, label, predicted, radius, status, stage, level in rows:
-            verdict = ",".join(f'"{words[code]}"' for code in status)
-            by = ",".join(f'"{names[code]}"' for code in stage)
-            proof = ",".join(f'"{levels[code]}"' for code in level)
-            lines.append(
-                f'{{"index":{index},"label":{label},"predicted":{predicted},"radius":{radius!r},'
-                f'"status":[{verdict}],"stage":[{by}],"level":[{proof}]}}'
-            )
-        self._write(lines)
 
-    def _write(self, lines: Sequence[str]) -> None:
-        self._file.write("".join(f"{line}\n" for line in lines).encode())
-        self._file.flush()
 
-    def _nothing(self) -> Verdicts:
-        empty = np.zeros(0, dtype=np.int64)
-        return Verdicts.unknown(empty, empty, len(self._eps))
+def read_records(path: Path) -> Found | None:
+    """Read a file; None where it is not there, or was cut off before its first line was whole.
 
-    def _read(self, digest: str) -> Verdicts:
-        """Return what the file holds of this run, and cut a torn last line away."""
-        try:
-            content = self.path.read_bytes()
-        except FileNotFoundError:
-            return self._nothing()
-        except OSError as error:
-            raise UsageError(f"cannot read the records '{self.path}': {error.strerror}") from None
-        whole = content[: content.rfind(b"\n") + 1]
-        lines = whole.splitlines()
-        if not lines:
-            return self._nothing()
-        try:
-            if json.loads(lines[0])["digest"] != digest:
-                raise UsageError(
-                    f"the records '{self.path}' belong to a run with another model, data or settings: "
-                    "choose another folder, or leave out --resume to start afresh"
-                )
-            done = self._parse([json.loads(line) for line in lines[1:]])
-        except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise UsageError(
-                f"'{self.path}' is not a file of records ({error}): remove it, or leave out --resume"
-            ) from None
-        if len(done) and len(whole) < len(content):
-            with self.path.open("rb+") as file:
-                file.truncate(len(whole))
-        return done
+    Raises:
+        UsageError: the file cannot be read, or a line is damaged: the line is named.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UsageError(f"cannot read the records '{path}': {error.strerror}") from None
+    lines = content[: content.rfind(b"\n") + 1].splitlines(keepends=True)  # what follows is torn
+    if not lines:
+        return None
+    number = 1
+    try:
+        heading = Heading.model_validate_json(lines[0])
+        reader, position = _Reader(heading), len(lines[0])
+        length = position
+        for line in lines[1:]:
+            number, position = number + 1, position + len(line)
+            if reader.take(line):
+                length = position
+    except (ValueError, KeyError, TypeError) as error:  # pydantic's errors are ValueErrors
+        raise UsageError(_damage(path, number, error)) from None
+    return Found(reader.log(), length)
 
-    def _parse(self, rows: Sequence[Mapping[str, Any]]) -> Verdicts:
+
+class _Reader:
+    """Takes the lines behind the heading; `take` raises what `read_records` turns into its error."""
+
+    def __init__(self, heading: Heading) -> None:
+        self._heading = heading
+        self._stages = {name: position for position, name in enumerate(heading.stages)} | {"": NOBODY}
+        self._words = {status.label: int(status) for status in Status}
+        self._levels = {level.label: int(level) for level in Level}
+        self._rows: list[dict[str, Any]] = []
+        self._counted = self._check = 0
+        self._parts: dict[str, Part] = {}
+
+    def take(self, line: bytes) -> bool:
+        """Take a line; return whether everything up to it counts."""
+        row = json.loads(line)
+        if "part" not in row:
+            self._rows.append(self._sample(row))
+            self._check = zlib.crc32(line, self._check)
+            return False
+        part = Part.model_validate(row)
+        if part.check != self._check:
+            raise ValueError("the lines of samples above it were changed: their checksum is another one")
+        self._parts[part.part], self._counted, self._check = part, len(self._rows), 0
+        return True
+
+    def log(self) -> Log:
+        """Return what counts."""
+        stages = tuple(name for name in self._stages if name)
+        heading = self._heading.model_copy(update={"stages": stages})
+        rows = self._rows[: self._counted]
         if not rows:
-            return self._nothing()
-        codes = {status.label: int(status) for status in Status}
-        stages = {name: position for position, name in enumerate(self._stages)} | {"": NOBODY}
-        radius = np.array([float(row["radius"]) for row in rows])
-        if not all(math.isfinite(r) and r >= 0 for r in radius):
-            raise ValueError("a radius is not a number")
-        status = np.array([[codes[word] for word in row["status"]] for row in rows], dtype=np.int8)
-        stage = np.array([[stages[name] for name in row["stage"]] for row in rows], dtype=np.int8)
-        level = np.array([[Level.parse(word) for word in row["level"]] for row in rows], dtype=np.int8)
-        if not status.shape == stage.shape == level.shape == (len(rows), len(self._eps)):
-            raise ValueError("a line speaks of other radii")
-        index, label, predicted = (
-            np.array([int(row[name]) for row in rows], dtype=np.int64) for name in ("index", "label", "predicted")
+            return replace(no_verdicts(heading), parts=self._parts)
+        column = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+        codes = (column[name].astype(np.int8) for name in ("status", "stage", "level"))
+        whole = (column[name].astype(np.int64) for name in ("index", "label", "predicted"))
+        verdicts = Verdicts(*whole, column["radius"].astype(np.float64), *codes)  # type: ignore[call-arg,arg-type]
+        return Log(heading, verdicts, column["key"], self._parts)
+
+    def _sample(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Return a sample's line with codes in place of words."""
+        if not (math.isfinite(row["radius"]) and row["radius"] >= 0):
+            raise ValueError("the radius is not a number")
+        if any(type(row[name]) is not int for name in ("index", "label", "predicted")) or not 0 <= row["index"] < 2**62:
+            raise ValueError("index, label and predicted are whole numbers")
+        if len(bytes.fromhex(row["key"])) != KEY_BYTES:
+            raise ValueError("the key has another length")
+        for name in row["stage"]:
+            self._stages.setdefault(name, len(self._stages) - 1)  # a stage that only another device has
+        for name, known in (("status", self._words), ("stage", self._stages), ("level", self._levels)):
+            if len(row[name]) != len(self._heading.eps):
+                raise ValueError("it speaks of other radii")
+            row[name] = [known[word] for word in row[name]]
+        return row
+
+
+def _damage(path: Path, number: int, error: Exception) -> str:
+    text = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+    reason = one_line(text) or type(error).__name__
+    if number == 1:
+        return (
+            f"'{path}' is not a file of this version's records (line 1: {reason}): remove it, or choose another folder"
         )
-        return Verdicts(index, label, predicted, radius, status, stage, level)
+    return f"'{path}' is damaged in line {number} ({reason}): cut it before that batch, or remove it to start afresh"

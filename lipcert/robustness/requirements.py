@@ -8,7 +8,6 @@ samples, and rounded once to the nearest float64. The left side is rounded in th
 
 from __future__ import annotations
 
-import difflib
 import math
 import operator
 import re
@@ -17,7 +16,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from types import MappingProxyType
 
-from lipcert.errors import UsageError
+from lipcert.errors import UsageError, suggestion
 from lipcert.results import Report, RequirementResult
 
 Compare = Callable[[float, float], bool]
@@ -129,9 +128,9 @@ def _parse(text: str, eps: Sequence[float]) -> Requirement:
     name, at = match["name"], match["eps"]
     known = [*AT_EPS, *OVERALL] if eps else ["bound"]
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"there is only {', '.join(known)}"
-        raise UsageError(f"the requirement '{text}' speaks of '{name}', which is not computed: {hint}")
+        raise UsageError(
+            f"the requirement '{text}' speaks of '{name}', which is not computed: {suggestion(name, known)}"
+        )
     if name in OVERALL and at is not None:
         raise UsageError(f"the requirement '{text}': {name} does not depend on eps, leave out '@{at}'")
     if name in AT_EPS and at is None:

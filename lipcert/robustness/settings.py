@@ -10,7 +10,8 @@ from os import PathLike
 from pathlib import Path
 
 from lipcert.bounds.local.registry import LOCAL_METHODS
-from lipcert.errors import UsageError
+from lipcert.bounds.registry import METHODS, VARIANTS
+from lipcert.errors import UsageError, suggestion
 from lipcert.proof.claims import NORMS, QUANTITIES, Level, Norm, Quantity
 from lipcert.robustness.attack import Attack
 from lipcert.robustness.precision import PRECISIONS
@@ -25,8 +26,9 @@ class Settings:
     Attributes:
         eps: radii, in raw input units; kept in ascending order.
         norm: norm of the ball.
-        method: ``cascade`` (global bound, then attacks), ``global`` (the global bound alone), the name of a
-            method for the global bound (alone), or of a local method (behind the product bound).
+        method: ``cascade`` (global bound, attacks, and local methods from cheap to expensive, see `plan`), ``global``
+            (the global bound alone), the name of a method for the global bound (alone), or of a local method (behind
+            the product bound).
         level: what a certified sample must be: ``verified``, ``verified-exec`` or ``numerical``.
         quantity: ``features``, every rival class on its own with the last linear layer taken out; ``output``, one
             bound for all logits (the sqrt 2 form); or ``margins``, the first of these with every pair of classes
@@ -39,13 +41,18 @@ class Settings:
         baseline: path of an earlier result that requirements speak of, or None.
         certificate: path of a certificate whose bound is used after checking it.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``: where attacks run; certified verdicts are the CPU's.
-        batch_size: samples at a time; chosen by the network's size where None.
+        batch_size: samples at a time; chosen by the time that batches take where None.
         shard: ``"I/N"``: only samples I-1, I-1+N, I-1+2N, ..., or None for all.
         folder: where the records go, or None for nowhere.
         resume: whether to go on with the records in `folder`.
-        time_limit: seconds for an anytime bound method, and as many for the margins; without one, single pairs of
-            classes are only looked at in small networks.
+        time_limit: seconds for the run; what it leaves out is unknown. Predictions and radii from the global bound
+            are always given. Without one, single pairs of classes are only looked at in small networks.
         lower_seconds: seconds for the lower bound beside the global bound, in a cascade.
+        budget_per_sample: seconds that the stages behind the global one may spend on one sample, judged by what they
+            took so far, or None.
+        top_k: how many classes the label has to be among.
+        radius: whether local methods raise each sample's certified radius by bisection, too.
+        save_adversarial: whether adversarial inputs are written to `folder`.
 
     Raises:
         UsageError: a setting is out of range.
@@ -68,6 +75,10 @@ class Settings:
     resume: bool = False
     time_limit: float | None = None
     lower_seconds: float = 2.0
+    budget_per_sample: float | None = None
+    top_k: int = 1
+    radius: bool = False
+    save_adversarial: bool = False
 
     def __post_init__(self) -> None:
         eps = tuple(sorted(float(e) for e in self.eps))
@@ -80,6 +91,9 @@ class Settings:
             raise UsageError(f"eps {wrong[0]} is not a radius: a positive number is needed")
         if len(set(self.keys)) < len(eps):
             raise UsageError(f"two radii are equal to six digits: {', '.join(map(repr, eps))}")
+        methods = [CASCADE, GLOBAL, *(method.name for method in (*LOCAL_METHODS, *METHODS, *VARIANTS))]
+        if self.method not in methods:
+            raise UsageError(f"there is no method '{self.method}': {suggestion(self.method, methods)}")
         if self.norm not in NORMS:
             raise UsageError(f"there is no norm '{self.norm}': one of {', '.join(NORMS)}")
         if self.quantity not in QUANTITIES:
@@ -95,6 +109,15 @@ class Settings:
             raise UsageError(f"the batch size is {self.batch_size}: at least 1 is needed")
         if self.resume and self.folder is None:
             raise UsageError("there is nothing to resume without a folder of records")
+        if self.top_k < 1:
+            raise UsageError(f"top_k is {self.top_k}: at least 1 is needed")
+        for name, seconds in (("time_limit", self.time_limit), ("budget_per_sample", self.budget_per_sample)):
+            if seconds is not None and not seconds >= 0:
+                raise UsageError(f"{name} is {seconds}: seconds cannot be negative")
+        if self.save_adversarial and (self.folder is None or not self.attacks):
+            raise UsageError(f"adversarial inputs go into a folder, after attacks: method '{CASCADE}', and a folder")
+        if self.radius and not (self.attacks or self.local_methods):
+            raise UsageError(f"radii are searched by local methods: method '{CASCADE}', or one of them")
         self.part()
 
     @property
@@ -118,6 +141,12 @@ class Settings:
     def local_methods(self) -> tuple[str, ...]:
         """Names of the local methods that look at what the global bound leaves open."""
         return tuple(method.name for method in LOCAL_METHODS if method.name == self.method)
+
+    @property
+    def bound_seconds(self) -> float | None:
+        """Seconds for an anytime bound method, and as many for the margins."""
+        share = 0.1 if self.attacks else 0.4
+        return None if self.time_limit is None else share * self.time_limit
 
     def part(self) -> tuple[int, int]:
         """Return (I, N) of the shard, (1, 1) for all samples.
@@ -147,4 +176,7 @@ class Settings:
             "certificate": None if self.certificate is None else str(self.certificate),
             "shard": self.shard,
             "time_limit": self.time_limit,
+            "budget_per_sample": self.budget_per_sample,
+            "top_k": self.top_k,
+            "radius": self.radius,
         }

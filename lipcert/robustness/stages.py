@@ -1,12 +1,11 @@
-"""The stages of a run: each gives verdicts on samples that earlier ones left open, cheap ones first.
+"""What a stage of a run is, and the first one: it gives every sample a prediction and a radius.
 
-A new stage (a local bound, a branch and bound) is one class here or in a file of its own, added to the list in
-`certifier`.
+Stages give verdicts on samples that earlier ones left open, cheap ones first. Which stages a run has, and why, says
+`plan`.
 """
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -15,12 +14,12 @@ import numpy.typing as npt
 
 from lipcert.network.enclosure import Float
 from lipcert.proof.claims import Level
-from lipcert.robustness.attack import Attacker
 from lipcert.robustness.forward import ForwardPass
 from lipcert.robustness.margins import RADIUS_CAP, Labels, Margins, correct
 from lipcert.robustness.verdicts import Status, Verdicts
 
 Images = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
 
 
 class Stage(ABC):
@@ -41,6 +40,11 @@ class Stage(ABC):
             verdicts: about these samples.
             own: position of this stage, to be written beside each verdict it gives.
         """
+
+    def wants(self, verdicts: Verdicts) -> Mask:
+        """Return (N,) which samples this stage looks at: those that are open at some eps."""
+        wanted: Mask = verdicts.clean & (verdicts.status == Status.UNKNOWN).any(axis=1)
+        return wanted
 
     def remarks(self) -> tuple[str, ...]:
         """Return what a reader of the report should know of this stage's work."""
@@ -77,6 +81,10 @@ class GlobalStage(Stage):
         self._passes, self._margins, self._eps = passes, margins, np.array(eps)
         self._slack = 0.0
 
+    def wants(self, verdicts: Verdicts) -> Mask:
+        """All samples."""
+        return np.ones(len(verdicts), dtype=np.bool_)
+
     def remarks(self) -> tuple[str, ...]:
         """Say how much of the radii float32 took."""
         if self._slack <= 1e-6 * self._eps.min():
@@ -104,14 +112,14 @@ class GlobalStage(Stage):
         verdicts.stage[certified | wrong[:, None]] = own
 
     def _try(
-        self, run: ForwardPass, images: Images, verdicts: Verdicts, rows: Labels, right: npt.NDArray[np.bool_]
-    ) -> npt.NDArray[np.bool_]:
+        self, run: ForwardPass, images: Images, verdicts: Verdicts, rows: Labels, right: Mask
+    ) -> Mask:
         """Run some samples; return which of them deserve the next pass, if there is one."""
         forward, labels = run(images if len(rows) == len(images) else images[rows]), verdicts.labels[rows]
         logits, (lower, upper) = forward.logits, self._margins.bounds(forward, labels)
         finite = np.isfinite(logits).all(axis=1)
         verdicts.predicted[rows] = np.where(finite, logits.argmax(axis=1), -1)
-        right[rows] = correct(logits, labels) & finite
+        right[rows] = correct(logits, labels, self._margins.rank) & finite
         radius = self._margins.radii(lower, labels, forward.deployed)
         verdicts.radius[rows] = radius
         ceiling = self._margins.ceiling(upper, labels, forward.deployed)
@@ -121,55 +129,6 @@ class GlobalStage(Stage):
         lost = (ceiling - radius)[~open_ & (ceiling < RADIUS_CAP)]
         self._slack = max(self._slack, float(lost.max(initial=0.0)))
         return open_
-
-
-class AttackStage(Stage):
-    """Projected gradient attacks on what is not certified, smallest eps first."""
-
-    name = "attack"
-
-    def __init__(self, attacker: Attacker, eps: Sequence[float]) -> None:
-        self._attacker, self._eps = attacker, tuple(eps)
-
-    def decide(self, images: Images, verdicts: Verdicts, own: int) -> None:
-        """Mark samples as attacked at every eps that reaches an adversarial input that was found."""
-        for column, eps in enumerate(self._eps):
-            rows = np.flatnonzero((verdicts.status[:, column] == Status.UNKNOWN) & verdicts.clean)
-            if not len(rows):
-                continue
-            broken, _ = self._attacker.run(images[rows], verdicts.labels[rows], eps)
-            for later in range(column, len(self._eps)):  # a ball of larger eps holds the same input
-                hit = rows[broken]
-                verdicts.status[hit, later] = Status.ATTACKED
-                verdicts.stage[hit, later] = own
-
-
-class Cascade:
-    """Stages in order, with the time that each took.
-
-    Attributes:
-        stages: cheap ones first.
-        eps: the radii.
-        seconds: of each stage so far.
-        samples: how many went through so far.
-    """
-
-    def __init__(self, stages: Sequence[Stage], eps: Sequence[float]) -> None:
-        self.stages, self.eps = tuple(stages), tuple(eps)
-        self.seconds, self.samples = [0.0] * len(stages), 0
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the stages."""
-        return tuple(stage.name for stage in self.stages)
-
-    def decide(self, images: Images, verdicts: Verdicts) -> None:
-        """Let each stage decide a batch, in place."""
-        for position, stage in enumerate(self.stages):
-            start = time.perf_counter()
-            stage.decide(images, verdicts, position)
-            self.seconds[position] += time.perf_counter() - start
-        self.samples += len(verdicts)
 
 
 def certified_share(radius: Float, eps: float) -> float:

@@ -1,110 +1,103 @@
-"""From verdicts to the report."""
+"""From records to the report: one function, for a run and for a merge."""
 
 from __future__ import annotations
 
-import platform
-import shlex
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from lipcert.bounds.documents import model_info
 from lipcert.network.enclosure import Float
-from lipcert.network.graph import Network
 from lipcert.results import ClassRow, Histogram, Provenance, Report, StageResult
-from lipcert.robustness.basis import Basis
-from lipcert.robustness.data import Dataset
+from lipcert.robustness.heading import Heading, Part
 from lipcert.robustness.margins import RADIUS_CAP
-from lipcert.robustness.settings import Settings
-from lipcert.robustness.stages import Cascade, certified_share
+from lipcert.robustness.records import Log
+from lipcert.robustness.stages import certified_share
 from lipcert.robustness.verdicts import Status, Verdicts
 
 BINS = 40
 CURVE_POINTS = 101
-ARITHMETIC = (
-    "bounds and verdicts in float64 on the CPU, rounded outward; forward passes in float32 with rigorous error "
-    "bounds, in float64 where those leave a verdict open or the run is small; TF32, reduced precision and "
-    "transform convolutions off"
-)
 
 
-@dataclass(frozen=True)
-class Run:
-    """What happened around the verdicts.
+def make_report(log: Log, shard: str | None = None, records: Path | None = None, remarks: Sequence[str] = ()) -> Report:
+    """Return the report on what records hold, without verdicts on requirements.
 
-    Attributes:
-        started: UTC time, ISO 8601.
-        seconds: the whole run.
-        cascade: the stages with their times.
-        device: where attacks ran.
-        records: path of the per-sample file, or None.
+    Args:
+        log: the records; at least one sample. Samples that are not in it are not in the report.
+        shard: of the run, which did only a part on purpose.
+        records: path of the per-sample file.
+        remarks: further notes.
     """
-
-    started: str
-    seconds: float
-    cascade: Cascade
-    device: str
-    records: Path | None
-
-
-def make_report(
-    network: Network, dataset: Dataset, settings: Settings, basis: Basis, verdicts: Verdicts, run: Run
-) -> Report:
-    """Return the report, without verdicts on requirements."""
-    total, keys, cascade = len(verdicts), settings.keys, run.cascade
-    working = sum(cascade.seconds)
+    heading, verdicts, total = log.heading, log.verdicts, len(log.verdicts)
     certified, attacked = verdicts.count(Status.CERTIFIED), verdicts.count(Status.ATTACKED)
-    clean = int(verdicts.clean.sum())
-    left = {key: (clean - int(n)) / total for key, n in zip(keys, attacked, strict=True)}
-    lowest = verdicts.lowest_level()
+    clean, lowest = int(verdicts.clean.sum()), verdicts.lowest_level()
+    stages, working = _stages(heading, verdicts, log.parts), sum(sum(p.seconds.values()) for p in log.parts.values())
     return Report(
-        model=model_info(network),
+        model=heading.model,
         samples=total,
-        norm=settings.norm,
-        eps=settings.eps,
+        norm=heading.norm,
+        eps=heading.eps,
         clean_accuracy=clean / total,
         clean_count=clean,
-        certified_accuracy={key: int(n) / total for key, n in zip(keys, certified, strict=True)},
-        certified_count=dict(zip(keys, map(int, certified), strict=True)),
-        empirical_robust_accuracy=left if settings.attacks else {},
-        attacked_count=dict(zip(keys, map(int, attacked), strict=True)) if settings.attacks else {},
-        unknown_count=dict(zip(keys, map(int, verdicts.count(Status.UNKNOWN)), strict=True)),
-        level=(basis.level if lowest is None else lowest).label,
-        method=settings.method,
-        bound=basis.bound,
-        margins=basis.pairs,
+        certified_accuracy=_shares(heading, certified, total),
+        certified_count=_counts(heading, certified),
+        empirical_robust_accuracy=_shares(heading, clean - attacked, total) if heading.attacks else {},
+        attacked_count=_counts(heading, attacked) if heading.attacks else {},
+        unknown_count=_counts(heading, verdicts.count(Status.UNKNOWN)),
+        level=heading.level if lowest is None else lowest.label,
+        method=heading.method,
+        bound=heading.bound,
+        margins=heading.margins,
         mean_certified_radius=float(verdicts.radius.mean()),
-        per_method=tuple(
-            StageResult(method=name, decided=verdicts.decided_by(position), seconds=seconds)
-            for position, (name, seconds) in enumerate(zip(cascade.names, cascade.seconds, strict=True))
-        ),
-        curve=_curve(verdicts.radius, settings.eps),
+        per_method=stages,
+        curve=_curve(verdicts.radius, heading.eps),
         histogram=_histogram(verdicts.radius),
-        per_class=tuple(_class_row(verdicts, int(label), keys) for label in np.unique(verdicts.labels)),
-        seconds=run.seconds,
-        samples_per_second=cascade.samples / working if working > 0 else 0.0,
-        device=run.device,
+        per_class=tuple(_class_row(verdicts, int(label), heading.keys) for label in np.unique(verdicts.labels)),
+        seconds=sum(part.elapsed for part in log.parts.values()),
+        samples_per_second=sum(part.samples for part in log.parts.values()) / working if working > 0 else 0.0,
+        device=", ".join(sorted({part.device for part in log.parts.values()})),
         requirements=(),
-        records=None if run.records is None else str(run.records),
-        provenance=_provenance(dataset, settings, run),
-        notes=(*dataset.notes, *network.notes, *basis.notes, *_remarks(settings, verdicts, cascade)),
+        records=None if records is None else str(records),
+        provenance=_provenance(log, shard),
+        notes=(*heading.notes, *_remarks(log, shard, remarks)),
     )
 
 
-def _remarks(settings: Settings, verdicts: Verdicts, cascade: Cascade) -> list[str]:
-    remarks = [remark for stage in cascade.stages for remark in stage.remarks()]
+def _counts(heading: Heading, counts: np.ndarray[tuple[int], np.dtype[np.int64]]) -> dict[str, int]:
+    return dict(zip(heading.keys, counts.tolist(), strict=True))
+
+
+def _shares(
+    heading: Heading, counts: np.ndarray[tuple[int], np.dtype[np.int64]], total: int
+) -> dict[str, float]:
+    return {key: count / total for key, count in _counts(heading, counts).items()}
+
+
+def _stages(heading: Heading, verdicts: Verdicts, parts: Mapping[str, Part]) -> tuple[StageResult, ...]:
+    return tuple(
+        StageResult(
+            method=name,
+            decided=verdicts.decided_by(position),
+            seconds=sum(part.seconds.get(name, 0.0) for part in parts.values()),
+        )
+        for position, name in enumerate(heading.stages)
+    )
+
+
+def _remarks(log: Log, shard: str | None, further: Sequence[str]) -> list[str]:
+    heading, verdicts = log.heading, log.verdicts
+    remarks = dict.fromkeys([*(remark for part in log.parts.values() for remark in part.remarks), *further])
+    found = list(remarks)
     nothing = int((verdicts.predicted < 0).sum())
     if nothing:
-        remarks.append(f"{nothing} samples have outputs that are not finite numbers: they count as unknown")
-    if not settings.attacks:
-        remarks.append("no attack was run (it is part of the method 'cascade')")
-    if settings.shard is not None:
-        remarks.append(f"shard {settings.shard}: this report is about its samples only")
-    return remarks
+        found.append(f"{nothing} samples have outputs that are not finite numbers: they count as unknown")
+    if not heading.attacks:
+        found.append("no attack was run (it is part of the method 'cascade')")
+    if shard is not None:
+        found.append(f"shard {shard}: this report is about its samples only")
+    if len(log.parts) > 1:
+        found.append(f"{len(log.parts)} processes did the work, one after the other or beside each other: times add up")
+    return found
 
 
 def _curve(radius: Float, eps: Sequence[float]) -> tuple[tuple[float, float], ...]:
@@ -131,27 +124,11 @@ def _class_row(verdicts: Verdicts, label: int, keys: Sequence[str]) -> ClassRow:
     )
 
 
-def _provenance(dataset: Dataset, settings: Settings, run: Run) -> Provenance:
-    import torch
-
-    return Provenance(
-        lipcert=version("lipcert"),
-        python=platform.python_version(),
-        numpy=np.__version__,
-        torch=torch.__version__,
-        platform=platform.platform(),
-        command=_command(),
-        arithmetic=ARITHMETIC,
-        started=run.started,
-        data=dataset.name,
-        data_sha256=dataset.sha256,
-        samples_sha256=dataset.digest,
-        settings=dict(settings.summary()),
-    )
-
-
-def _command() -> str | None:
-    """Return the command line, where lipcert is the program that runs."""
-    program = Path(sys.argv[0])
-    is_ours = program.stem == "lipcert" or (program.name == "__main__.py" and program.parent.name == "lipcert")
-    return shlex.join(["lipcert", *sys.argv[1:]]) if is_ours else None
+def _provenance(log: Log, shard: str | None) -> Provenance:
+    """Return the provenance with the first start, and with the part of the samples that was done."""
+    provenance, done, total = log.heading.provenance, len(log.verdicts), log.heading.total
+    if shard is None and done < total:
+        shard = f"{done} of {total} samples"
+    started = min((part.started for part in log.parts.values()), default=provenance.started)
+    settings = {**provenance.settings, "shard": shard}
+    return provenance.model_copy(update={"started": started, "settings": settings})

@@ -15,6 +15,7 @@ from lipcert.proof.claims import Level
 Ints = npt.NDArray[np.int64]
 Codes = npt.NDArray[np.int8]
 NOBODY = -1  # no stage has decided
+FIELDS = ("index", "labels", "predicted", "radius", "status", "stage", "level")
 
 
 class Status(IntEnum):
@@ -39,7 +40,7 @@ class Verdicts:
         index: (N,) positions in the data. labels: (N,).
         predicted: (N,) class, or -1 where the outputs are not numbers.
         radius: (N,) certified radii, 0 where nothing is certified.
-        status: (N, E) values of `Status`.
+        status: (N, E) values of `Status`; along ascending eps certified ones first, attacked ones last.
         stage: (N, E) position of the stage that decided, or `NOBODY`.
         level: (N, E) values of `Level`: of the best proof that the sample is stable, `ESTIMATE` where there is none.
             A proof below the level of the run certifies nothing: the status stays unknown.
@@ -70,13 +71,20 @@ class Verdicts:
     @staticmethod
     def join(parts: Sequence[Verdicts]) -> Verdicts:
         """Return several verdicts as one, in the order of the data."""
-        names = ("index", "labels", "predicted", "radius", "status", "stage", "level")
-        whole = Verdicts(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
-        order = np.argsort(whole.index, kind="stable")
-        return Verdicts(*(getattr(whole, name)[order] for name in names))
+        whole = Verdicts(*(np.concatenate([getattr(part, name) for part in parts]) for name in FIELDS))
+        return whole.take(np.argsort(whole.index, kind="stable"))
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def take(self, rows: Ints | npt.NDArray[np.bool_]) -> Verdicts:
+        """Return a copy of some of them, given by position or mask."""
+        return Verdicts(*(getattr(self, name)[rows] for name in FIELDS))
+
+    def put(self, rows: Ints, part: Verdicts) -> None:
+        """Write some of them, taken at positions, back."""
+        for name in FIELDS:
+            getattr(self, name)[rows] = getattr(part, name)
 
     @property
     def clean(self) -> npt.NDArray[np.bool_]:

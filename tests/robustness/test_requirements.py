@@ -45,7 +45,7 @@ def test_verdicts(text, passed):
     ("text", "word"),
     [
         ("certified_acuracy@0.5 >= 0.6", "did you mean 'certified_accuracy'"),
-        ("speed > 5", "there is only certified_accuracy"),
+        ("speed > 5", "there are certified_accuracy"),
         ("certified_accuracy@0.4 >= 0.6", "eps 0.4, which is not computed"),
         ("certified_accuracy >= 0.6", "needs a radius"),
         ("clean_accuracy@0.5 >= 0.6", "does not depend on eps"),

@@ -1,0 +1,42 @@
+"""The stages of the attack: the other side of certification."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lipcert.robustness.attack import Attacker
+from lipcert.robustness.clock import Clock
+from lipcert.robustness.stages import Images, Stage
+from lipcert.robustness.verdicts import Status, Verdicts
+
+FIRST, AGAIN = "attack", "attack again"
+
+
+class AttackStage(Stage):
+    """Projected gradient attacks on what is not certified, smallest eps first.
+
+    Args of the constructor:
+        attacker: of the network. eps: ascending radii. clock: of the run; samples are left when it expires.
+        attempts: which of the attack's tries are made: the first one early, so that samples that fall at once cost
+            nothing later; the others where cheap bounds did not certify.
+    """
+
+    def __init__(self, attacker: Attacker, eps: Sequence[float], clock: Clock, attempts: range) -> None:
+        self.name = AGAIN if attempts.start else FIRST
+        self._attacker, self._eps, self._clock, self._attempts = attacker, tuple(eps), clock, attempts
+
+    def decide(self, images: Images, verdicts: Verdicts, own: int) -> None:
+        """Mark samples as attacked at every eps that reaches an adversarial input that was found."""
+        for column, eps in enumerate(self._eps):
+            rows = np.flatnonzero((verdicts.status[:, column] == Status.UNKNOWN) & verdicts.clean)
+            if not len(rows) or self._clock.expired:
+                continue
+            broken, _ = self._attacker.run(
+                images[rows], verdicts.labels[rows], eps, index=verdicts.index[rows], attempts=self._attempts
+            )
+            for later in range(column, len(self._eps)):  # a ball of larger eps holds the same input
+                hit = rows[broken]
+                verdicts.status[hit, later] = Status.ATTACKED
+                verdicts.stage[hit, later] = own

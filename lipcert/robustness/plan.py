@@ -1,0 +1,206 @@
+"""Which stages a run has, in which order, and why each other one is left out: known without running anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from lipcert.bounds.local.method import LocalMethod
+from lipcert.bounds.local.registry import find_local
+from lipcert.bounds.local.view import View
+from lipcert.errors import UnsupportedError, UsageError
+from lipcert.network.graph import Network
+from lipcert.network.linear import row_terms
+from lipcert.network.normal import normal_form, strip_softmax
+from lipcert.network.operators import Elementwise
+from lipcert.proof.claims import Level
+from lipcert.proof.local import Evaluator
+from lipcert.proof.refusal import Refused
+from lipcert.robustness.attack import Attacker
+from lipcert.robustness.attack_stage import AGAIN, FIRST, AttackStage
+from lipcert.robustness.clock import Clock
+from lipcert.robustness.local_stage import LocalStage, RadiusStage
+from lipcert.robustness.prover import Prover
+from lipcert.robustness.settings import Settings
+from lipcert.robustness.stages import Stage
+
+ORDER = ("intervals", "pruned", "crown", "anchored", "alpha-crown", "branching")
+"""Local methods of the cascade, cheap ones first; the others never certify what these leave open, or hardly ever."""
+CHEAP = frozenset({"intervals", "pruned", "crown"})
+"""Those that come before the attack's further tries."""
+
+Kind = Literal["global", "attack", "local", "radius"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage of a run, or one that it leaves out.
+
+    Attributes:
+        name, kind: of the stage.
+        reason: why it is in or out.
+        level: of its verdicts; None where it is out.
+        cost: per sample, in words.
+        work: multiplications per sample at most, where they can be counted beforehand.
+        method: of a local stage.
+    """
+
+    name: str
+    kind: Kind
+    reason: str
+    level: Level | None
+    cost: str
+    work: float | None = None
+    method: LocalMethod | None = None
+
+    @property
+    def included(self) -> bool:
+        """Whether the stage is run."""
+        return self.level is not None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The stages of a run.
+
+    Attributes:
+        steps: in the order in which they are run, those left out among them.
+        view: the network for local methods; None where none is run.
+        evaluator: derives bounds at level verified; None where that is not asked for or cannot be done.
+    """
+
+    steps: tuple[Step, ...]
+    view: View | None
+    evaluator: Evaluator | None
+
+    def stages(self, settings: Settings, attacker: Attacker | None, clock: Clock) -> list[Stage]:
+        """Return the stages behind the global one.
+
+        Args:
+            settings: of the run. attacker: where attacks are run. clock: of the run.
+        """
+        found: list[Stage] = []
+        for step in self.steps:
+            if step.kind == "attack" and step.included and attacker is not None:
+                tries = range(1) if step.name == FIRST else range(1, settings.attack.restarts)
+                found.append(AttackStage(attacker, settings.eps, clock, tries))
+            elif step.method is not None and step.included and self.view is not None:
+                evaluator = self.evaluator if step.method.derived else None
+                prover = Prover(self.view, step.method, settings.norm, settings.top_k, evaluator)
+                kind = RadiusStage if step.kind == "radius" else LocalStage
+                found.append(kind(prover, settings.eps, Level.parse(settings.level), clock))
+        return found
+
+
+def make_plan(network: Network, settings: Settings, device: str) -> Plan:
+    """Plan a run.
+
+    Args:
+        network: as read. settings: of the run. device: where local methods and attacks compute.
+
+    Raises:
+        UsageError: the local method that the run names does not serve the network or the norm, or not at its level.
+        UnsupportedError: the network has an operator that cannot be executed.
+    """
+    names = settings.local_methods if settings.local_methods else (ORDER if settings.attacks else ())
+    methods = [find_local(name) for name in names]
+    required = Level.parse(settings.level)
+    view: View | None = None
+    lacking, refusal = "", ""
+    try:
+        view = View(network, device) if methods else None
+    except UnsupportedError as error:
+        if settings.local_methods:
+            raise
+        lacking = str(error)
+    evaluator: Evaluator | None = None
+    if view is not None and required is Level.VERIFIED and any(method.derived for method in methods):
+        try:
+            evaluator = Evaluator(network)
+        except Refused as refused:
+            refusal = str(refused)
+    cost = Work.of(network)
+    local = [_local_step(method, view, settings, refusal, lacking, cost) for method in methods]
+    for step in local if settings.local_methods else ():
+        if not step.included:
+            raise UsageError(f"the method '{step.name}' cannot be used here: {step.reason}")
+    steps = [_global_step(settings, cost), *_with_attacks(local, settings, cost)]
+    if settings.radius:
+        steps += [_radius_step(step) for step in local if step.included]
+    return Plan(tuple(steps), view, evaluator)
+
+
+def _local_step(
+    method: LocalMethod, view: View | None, settings: Settings, refusal: str, lacking: str, cost: Work
+) -> Step:
+    """Return a local stage, in or out."""
+    required = Level.parse(settings.level)
+    best = Level.VERIFIED if method.derived and required is Level.VERIFIED else method.level
+    obstacle = lacking or (method.refuses(view, settings.norm) if view is not None else None)
+    pinned = bool(settings.local_methods)
+    if obstacle is None and method.derived and refusal and required is Level.VERIFIED:
+        obstacle = (
+            f"no level {Level.VERIFIED.label} here: {refusal}; --level {Level.NUMERICAL.label} counts bounds whose "
+            "rounding is not counted"
+        )
+    if obstacle is None and best < required and not pinned:
+        obstacle = f"its proofs are of level {best.label}, below {required.label}"
+    reason = obstacle or ("it is the method named" if pinned else method.summary)
+    level = None if obstacle else best
+    return Step(method.name, "local", reason, level, method.cost, cost.local.get(method.name), method)
+
+
+def _global_step(settings: Settings, cost: Work) -> Step:
+    level = max(Level.parse(settings.level), Level.VERIFIED)
+    reason = "predictions, and certified radii from one Lipschitz bound"
+    return Step("global", "global", reason, level, "a forward pass", cost.forward)
+
+
+def _with_attacks(local: Sequence[Step], settings: Settings, cost: Work) -> list[Step]:
+    """Return the local stages with the attacks where they belong."""
+    if not settings.attacks:
+        return list(local)
+    steps, tries = settings.attack.steps, settings.attack.restarts
+    each = 3.0 * (steps + 1) * cost.forward
+    first = Step(
+        FIRST, "attack", "what falls at once costs nothing later", Level.ESTIMATE, f"{steps} gradient steps", each
+    )
+    again = Step(
+        AGAIN,
+        "attack",
+        "random starts, aimed at single rivals, where cheap bounds do not certify" if tries > 1 else "one try only",
+        Level.ESTIMATE if tries > 1 else None,
+        f"{(tries - 1) * steps} gradient steps",
+        (tries - 1) * each,
+    )
+    cheap = [step for step in local if step.name in CHEAP]
+    return [first, *cheap, again, *(step for step in local if step.name not in CHEAP)]
+
+
+def _radius_step(step: Step) -> Step:
+    reason = "the largest radius of a fine grid that it proves, by bisection"
+    cost = f"about nine times: {step.cost}"
+    work = None if step.work is None else 9.0 * step.work
+    return Step(f"radius by {step.name}", "radius", reason, step.level, cost, work, step.method)
+
+
+@dataclass(frozen=True)
+class Work:
+    """Multiplications per sample at most: of a forward pass, and of local methods where they can be counted."""
+
+    forward: float
+    local: dict[str, float]
+
+    @staticmethod
+    def of(network: Network) -> Work:
+        """Count them on the normal form: rows are sent back from every neuron that an activation reads."""
+        normal = normal_form(strip_softmax(network))
+        upto, total = [], 0.0
+        for node in normal.nodes:
+            total += node.size * row_terms(node.op)
+            upto.append(total)
+        read = {i for _, node in normal.activation_nodes() for i in node.inputs}
+        elementwise = {i for i, node in enumerate(normal.nodes) if isinstance(node.op, Elementwise)}
+        crown = sum(2.0 * normal.nodes[i].size * upto[i] for i in read - elementwise) + normal.nodes[-1].size * total
+        return Work(total, {"intervals": 2.0 * total, "crown": crown, "alpha-crown": 40.0 * crown})
