@@ -62,8 +62,9 @@ def load(
 
 
 def bound(
-    network: Network,
+    network: Network | Any,
     *,
+    input_shape: Sequence[int] | None = None,
     method: str = "auto",
     norm: Norm = "l2",
     output: int | tuple[int, int] | Quantity = "output",
@@ -73,7 +74,8 @@ def bound(
     """Bound the Lipschitz constant of a network's output over all inputs.
 
     Args:
-        network: from `load`.
+        network: from `load`, or a model that `load` reads, such as an ``nn.Module`` with its `input_shape`.
+        input_shape: per-sample shape, where the model does not say it.
         method: name of a method (see `methods`), or ``auto``.
         norm: ``l1``, ``l2`` or ``linf``, on input and output.
         output: what is bounded: the whole ``"output"``, one logit ``8``, the difference of two ``(3, 8)``, all such
@@ -88,6 +90,7 @@ def bound(
         UsageError: no such method, norm or output, or the method does not serve this network.
         InconclusiveError: nothing could be derived.
     """
+    network = _network(network, input_shape)
     from lipcert.bounds import engine
     from lipcert.proof.subject import subject
 
@@ -109,8 +112,9 @@ def _quantity(output: int | tuple[int, int] | Quantity) -> Quantity:
 
 
 def compare(
-    network: Network,
+    network: Network | Any,
     *,
+    input_shape: Sequence[int] | None = None,
     methods: Sequence[str] | str = "all",
     norm: Norm = "l2",
     time_limit: float | None = None,
@@ -119,12 +123,14 @@ def compare(
     """Bound a network by several methods and set them side by side.
 
     Args:
-        network: from `load`.
+        network: from `load`, or a model that `load` reads, such as an ``nn.Module`` with its `input_shape`.
+        input_shape: per-sample shape, where the model does not say it.
         methods: names, or ``all``.
         norm: ``l1``, ``l2`` or ``linf``.
         time_limit: seconds for each method.
         progress: called with the name of each method before it runs.
     """
+    network = _network(network, input_shape)
     from lipcert.bounds import documents, engine
     from lipcert.results import CompareResult
 
@@ -140,27 +146,43 @@ def compare(
     )
 
 
-def certify(network: Network, data: Any, *, eps: Sequence[float], norm: Norm = "l2", **settings: Any) -> Report:
+def certify(
+    network: Network | Any,
+    data: Any,
+    *,
+    eps: float | Sequence[float],
+    norm: Norm = "l2",
+    input_shape: Sequence[int] | None = None,
+    **settings: Any,
+) -> Report:
     """Certify the predictions of a network on labelled data.
 
     Args:
-        network: from `load`.
-        data: a `lipcert.robustness.data.Dataset`, the path of an ``.npz`` file, or ``(images, labels)`` arrays.
-        eps: radii, in raw input units.
+        network: from `load`, or a model that `load` reads, such as an ``nn.Module`` in eval mode.
+        data: the path of an ``.npz`` file, ``(images, labels)`` arrays, a torch ``DataLoader`` or ``Dataset``, or any
+            other form that `lipcert.robustness.data.as_dataset` reads.
+        eps: one radius or several, in raw input units.
         norm: norm of the ball.
+        input_shape: per-sample shape, where the model does not say it and it is not that of the images.
         settings: see `lipcert.robustness.certifier.certify`.
 
     Level of the result: verified by default; said in the report.
     """
     from lipcert.robustness import certifier
+    from lipcert.robustness.data import as_dataset
 
-    return certifier.certify(network, data, eps=eps, norm=norm, **settings)
+    if not _is_network(network):
+        data = as_dataset(data, settings.pop("scale", None), settings.pop("limit", None))
+        network = _network(network, input_shape, data.images.shape[1:])
+    radii = [eps] if isinstance(eps, (int, float)) else eps
+    return certifier.certify(network, data, eps=radii, norm=norm, **settings)
 
 
 def check(
     certificate: str | PathLike[str],
-    network: Network,
+    network: Network | Any,
     *,
+    input_shape: Sequence[int] | None = None,
     engine: Engine = "float64",
     requirements: Sequence[str] = (),
     baseline: str | PathLike[str] | None = None,
@@ -169,7 +191,8 @@ def check(
 
     Args:
         certificate: path of the file.
-        network: from `load`.
+        network: from `load`, or a model that `load` reads, such as an ``nn.Module`` with its `input_shape`.
+        input_shape: per-sample shape, where the model does not say it.
         engine: ``float64`` with a-priori error bounds, or ``exact``: ball arithmetic, for small to medium sizes.
         requirements: expressions about the ``bound`` that is claimed, such as ``"bound <= 1.05 * baseline"``.
         baseline: path of the JSON document of an earlier result, where a requirement speaks of it.
@@ -188,6 +211,7 @@ def check(
     start = time.perf_counter()
     content = read_whole(certificate, "certificate")  # once: the digest is that of the bytes that are checked
     loaded = Certificate.from_bytes(content, str(certificate))
+    network = _network(network, input_shape)
     required = bound_requirements(requirements, baseline, loaded.claim.norm, loaded.claim.quantity)
     verdict = verdict_of(loaded, network, engine)
     proved = Fraction(loaded.claim.bound) if verdict.valid else None
@@ -222,3 +246,19 @@ def _lower(network: Network, norm: Norm, seconds: float) -> float | None:
     from lipcert.bounds.lower import lower_bound
 
     return lower_bound(network, norm, seconds=seconds).value
+
+
+def _is_network(model: Any) -> bool:
+    from lipcert.network.graph import Network
+
+    return isinstance(model, Network)
+
+
+def _network(model: Any, input_shape: Sequence[int] | None, otherwise: Sequence[int] | None = None) -> Network:
+    """Return a network as it is, and read anything else; `otherwise` is the shape for a module without one."""
+    if _is_network(model):
+        network: Network = model
+        return network
+    if input_shape is None and not isinstance(model, (str, PathLike, tuple)):
+        input_shape = otherwise
+    return load(model, input_shape=input_shape)

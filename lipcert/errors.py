@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
 def one_line(text: object) -> str:
     """Return a text as one printable line: what comes from a file may hold anything, bytes that are no text too."""
     return "".join(c if c.isprintable() else "?" for c in " ".join(str(text).split()))
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that a misspelt one most likely stands for, or None where none is near."""
+    near = difflib.get_close_matches(name.lower(), list(known), n=1)
+    return near[0] if near else None
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return what to write instead of a name that is not known: the nearest one, or where none is near, all."""
+    names = list(known)
+    near = nearest(name, names)
+    if near is not None:
+        return f"did you mean '{near}'?"
+    return f"there {'is only' if len(names) == 1 else 'are'} {', '.join(names)}"
 
 
 class LipcertError(Exception):

@@ -8,6 +8,8 @@ output went away. An error is one line on stderr; ``LIPCERT_DEBUG=1`` adds the t
 from __future__ import annotations
 
 import os
+import platform
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -17,24 +19,26 @@ from typing import Annotated, Any, Protocol, runtime_checkable
 import typer
 
 from lipcert.cli import bound, certify, check, compare, config, doctor, inspect, show
+from lipcert.cli.command import Interrupted
 from lipcert.errors import InconclusiveError, LipcertError
 
 COMMANDS = (inspect.COMMAND, bound.COMMAND, compare.COMMAND, certify.COMMAND, check.COMMAND, doctor.COMMAND)
 BUG = 70  # EX_SOFTWARE
-INTERRUPTED = 130  # 128 + SIGINT
+SHOWN = ("torch", "numpy", "onnx", "cvxpy")  # whose versions `--version` names
 
 OVERVIEW = """\
 lipcert computes Lipschitz bounds and robustness reports for trained networks, with proofs that can be re-checked.
 
   How much can the output move when the input moves?
-      lipcert bound model.onnx --out model.lipcert
+      lipcert bound digits.onnx --out digits.lipcert
 
   For how many of my test samples is the prediction provably stable?
-      lipcert certify model.onnx --data test.npz --eps 0.5 --report report
+      lipcert certify digits.onnx --data test.npz --eps 0.5 --report report
 
   Does the proof still fit the model? (in CI: seconds, no solver)
-      lipcert check model.lipcert model.onnx
+      lipcert check digits.lipcert digits.onnx
 
+They work as they stand in the folder examples/digits, with the network that is shipped there.
 `lipcert --help` lists all commands, `lipcert COMMAND --help` their options.
 """
 
@@ -50,7 +54,7 @@ class _Complaint(Protocol):
 
 def build() -> typer.Typer:
     """Return the program with all its commands."""
-    app = typer.Typer(name="lipcert", add_completion=False, rich_markup_mode="rich")
+    app = typer.Typer(name="lipcert", add_completion=True, rich_markup_mode="rich")
     app.callback(invoke_without_command=True)(_root)
     for command in COMMANDS:
         command.register(app)
@@ -70,9 +74,12 @@ def run(arguments: Sequence[str]) -> int:
         if os.environ.get("LIPCERT_DEBUG") == "1":
             traceback.print_exc()
         text, code = _explain(error)
+        if isinstance(error, Interrupted) and error.resumable:
+            text += f"; go on with: {_resumption(arguments)}"
         show.error(text)
-    if code == INTERRUPTED:
-        show.error("interrupted")
+    else:
+        if code == Interrupted.exit_code:
+            show.error("interrupted")
     return int(code)
 
 
@@ -81,13 +88,13 @@ def _root(
     config_file: Annotated[
         Path | None, typer.Option("--config", metavar="FILE", help="Settings file, instead of the one found.")
     ] = None,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", metavar="", help="Print the version, and those of what it rests on.")
+    ] = False,
 ) -> None:
     """Certified Lipschitz bounds and robustness reports for neural networks, with proofs to re-check."""
     if version:
-        from lipcert import __version__
-
-        show.text(f"lipcert {__version__}\n")
+        show.text(_versions())
         raise typer.Exit
     if context.invoked_subcommand is None:
         show.text(OVERVIEW)
@@ -96,6 +103,24 @@ def _root(
     if path is not None:
         context.obj = config.read_settings(path, COMMANDS)
         context.default_map = context.obj.values
+
+
+def _versions() -> str:
+    """Return the version and the environment, one per line."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    lines = [f"lipcert {version('lipcert')}", f"python {platform.python_version()}"]
+    for name in SHOWN:
+        try:
+            lines.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            lines.append(f"{name} not installed")
+    return "".join(f"{line}\n" for line in (*lines, f"platform {platform.platform()}"))
+
+
+def _resumption(arguments: Sequence[str]) -> str:
+    """Return the command line that goes on where this one was stopped."""
+    return shlex.join(["lipcert", *arguments, *([] if "--resume" in arguments else ["--resume"])])
 
 
 def _explain(error: Exception) -> tuple[str, int]:

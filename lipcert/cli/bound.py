@@ -11,6 +11,7 @@ import typer
 
 from lipcert.cli import show
 from lipcert.cli.command import Command
+from lipcert.cli.completion import BOUND, one_of
 from lipcert.cli.options import Model, Norm, require_folder
 from lipcert.errors import UsageError
 
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 class BoundOptions(Model):
     """Options of ``lipcert bound``."""
 
-    method: Annotated[str, typer.Option(help="auto, or a method that `lipcert doctor` lists.")] = "auto"
+    method: Annotated[
+        str, typer.Option(help="auto, or a method that `lipcert doctor` lists.", autocompletion=one_of(BOUND))
+    ] = "auto"
     norm: Annotated[Norm, typer.Option(help="Norm on input and output.")] = "l2"
     output: Annotated[
         str,
@@ -81,24 +84,11 @@ def quantity(text: str) -> int | tuple[int, int] | str:
 
 def summary(result: BoundResult) -> Table:
     """Return the result as rows of name and value."""
-    from lipcert.report import numbers
+    from lipcert.report import overview
 
-    table = show.facts()
-    table.add_row("model", result.model.path)
-    of = "" if result.quantity in (None, "output") else f" of the {result.quantity}"
-    if result.margins is not None:
-        least = min(entry for i, row in enumerate(result.margins) for j, entry in enumerate(row) if i != j)
-        table.add_row("smallest margin", f"≤ {numbers.up(least, 9)}   (all are in the certificate and in --json)")
-        of = " of the largest margin"
-    table.add_row(f"{result.norm} bound{of}", f"≤ {numbers.up(result.bound, 9)}   ({result.level})")
-    table.add_row("lower bound", f"≥ {numbers.down(result.lower_bound, 6)}   (estimate, found by search)")
-    table.add_row("ratio", f"{numbers.up(result.ratio, 4)}   (1 is perfect)")
-    table.add_row("method", result.method)
-    if result.solver is not None:
-        table.add_row("solver", f"{result.solver.name}: {result.solver.status}")
-    table.add_row("time", numbers.duration(result.seconds))
+    table = show.grid(overview.bound_overview(result))
     table.add_row("certificate", result.certificate or "not written (use --out)")
     return table
 
 
-COMMAND = Command("bound", BoundOptions, run)
+COMMAND = Command("bound", BoundOptions, run, ("lipcert bound digits.onnx --out digits.lipcert",))

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from lipcert.cli import show
 from lipcert.cli.command import Command
+from lipcert.cli.completion import CERTIFY, one_of
 from lipcert.cli.gate import REQUIREMENT_NOT_MET, Gate
-from lipcert.cli.options import Norm, real
+from lipcert.cli.options import Norm, real, require_writable
+from lipcert.cli.progress import Tracker, tracked
 from lipcert.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.table import Table
 
     from lipcert.results import Report
+    from lipcert.robustness.data import Dataset
+    from lipcert.robustness.processes import Processes
 
 _RUN = "Run"
 
@@ -29,26 +30,46 @@ _RUN = "Run"
 class CertifyOptions(Gate):
     """Options of ``lipcert certify``."""
 
-    data: Annotated[Path, typer.Option(metavar="FILE", help="An .npz file with images and labels.")]
+    data: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE|DIR",
+            help="An .npz file with images and labels, or a folder with one sub-folder of PNG or JPEG for each class.",
+        ),
+    ]
     eps: Annotated[
         list[str], typer.Option(metavar="E", help="Radius in raw input units, such as 0.5 or 8/255; repeatable.")
     ]
     norm: Annotated[Norm, typer.Option(help="Norm of the ball.")] = "l2"
-    method: Annotated[str, typer.Option(help="cascade, global, a method for the global bound, or a local method.")] = (
-        "cascade"
-    )
+    method: Annotated[
+        str,
+        typer.Option(
+            help="cascade, global (its first stage alone), or a method that `lipcert doctor` lists.",
+            autocompletion=one_of(CERTIFY),
+        ),
+    ] = "cascade"
     level: Annotated[
         Literal["numerical", "verified", "verified-exec"],
         typer.Option(help="What a certified sample must be; verified-exec covers the deployed forward pass."),
     ] = "verified"
     arithmetic: Annotated[
         Literal["float32", "float64", "float16", "bfloat16", "tf32"] | None,
-        typer.Option(help="Arithmetic of the deployed pass, for verified-exec [default: the model's own]"),
+        typer.Option(help="Arithmetic of the deployed pass, for verified-exec; the model's own if not given."),
     ] = None
     time_limit: Annotated[
         float | None,
-        typer.Option(metavar="S", min=0.0, help="Seconds for an anytime bound, and as many for the margins."),
+        typer.Option(metavar="S", min=0.0, help="Seconds for the whole run; what they leave open is unknown."),
     ] = None
+    budget_per_sample: Annotated[
+        float | None,
+        typer.Option(metavar="S", min=0.0, help="Seconds for one sample, beyond the global bound's share."),
+    ] = None
+    radius: Annotated[
+        bool, typer.Option("--radius", help="Search each sample's certified radius with the local methods too.")
+    ] = False
+    top_k: Annotated[
+        int, typer.Option(metavar="K", min=1, help="The label has to stay among the K largest outputs.")
+    ] = 1
     report: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write report.html, report.json and the records here.")
     ] = None
@@ -56,14 +77,30 @@ class CertifyOptions(Gate):
         Path | None, typer.Option(metavar="FILE", help="Use the bound of this certificate after checking it.")
     ] = None
     scale: Annotated[
-        str | None, typer.Option(metavar="S", help="Factor on the data [default: 1/255 for uint8, 1 for floats]")
+        str | None, typer.Option(metavar="S", help="Factor on the data; 1/255 for uint8 and 1 for floats if not given.")
     ] = None
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N samples.")] = None
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.", rich_help_panel=_RUN)] = "auto"
-    batch_size: Annotated[int | None, typer.Option(metavar="N", min=1, rich_help_panel=_RUN)] = None
+    batch_size: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Samples at a time; by size if not given.", rich_help_panel=_RUN),
+    ] = None
     shard: Annotated[
         str | None, typer.Option(metavar="I/N", help="Only part I of N, counted from 1.", rich_help_panel=_RUN)
     ] = None
+    figures: Annotated[
+        bool, typer.Option("--figures", help="Write each figure into --report DIR as PNG and SVG too.")
+    ] = False
+    parquet: Annotated[
+        bool, typer.Option("--parquet", help="Write the samples as Parquet too, beside the CSV in --report DIR.")
+    ] = False
+    save_adversarial: Annotated[
+        bool, typer.Option("--save-adversarial", help="Write the adversarial inputs found into --report DIR.")
+    ] = False
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="Print the stages of the run and why, without running.", rich_help_panel=_RUN),
+    ] = False
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the records in --report DIR.", rich_help_panel=_RUN)
     ] = False
@@ -73,143 +110,136 @@ def run(options: CertifyOptions) -> int:
     """Certify the predictions on labelled data: clean, certified and attacked accuracy, with a report to show."""
     from lipcert.report.alerts import report_alerts
     from lipcert.report.markdown import report_markdown
+    from lipcert.robustness.processes import joined
 
+    if options.explain:
+        return _explain(options)
     folder = _prepare(options)
-    with options.watched(), _progress(quiet=options.quiet) as advance:
-        report = _certify(options, folder, advance)
+    with options.watched(), joined() as processes:
+        if not processes.first:  # one of them speaks
+            options = replace(options, quiet=True)
+        with tracked(quiet=options.quiet, kept=folder is not None) as tracker:
+            report = _certify(options, folder, tracker, processes)
+    code = 0 if all(requirement.passed for requirement in report.requirements) else REQUIREMENT_NOT_MET
+    if not processes.first:
+        return code
     options.tell(report_alerts(report), report_markdown(report), ())
     if folder is not None:
-        _write_faces(folder, report)
+        _write_faces(options, folder, report)
     if options.json:
         show.document(report)
     else:
         show.result(*summary(report))
     if folder is not None:
         show.remark(f"report: {folder / 'report.html'}", quiet=options.quiet)
-    return 0 if all(requirement.passed for requirement in report.requirements) else REQUIREMENT_NOT_MET
+    return code
 
 
-def _certify(options: CertifyOptions, folder: Path | None, advance: Callable[[int, int], None]) -> Report:
+def _certify(options: CertifyOptions, folder: Path | None, tracker: Tracker, processes: Processes) -> Report:
     from lipcert import api
-    from lipcert.robustness.data import load_data
 
-    eps = [real(text, "--eps") for text in options.eps]
-    scale = None if options.scale is None else real(options.scale, "--scale")
-    data = load_data(options.data, scale, options.limit)
     return api.certify(
         options.read(),
-        data,
-        eps=eps,
-        norm=options.norm,
-        method=options.method,
-        level=options.level,
-        arithmetic=options.arithmetic,
-        time_limit=options.time_limit,
-        device=options.device,
-        batch_size=options.batch_size,
-        shard=options.shard,
+        _data(options),
+        **_settings(options),
         resume=options.resume,
-        certificate=options.certificate,
         requirements=options.require or (),
         baseline=options.baseline,
         folder=folder,
-        progress=advance,
+        save_adversarial=options.save_adversarial,
+        progress=tracker,
+        processes=processes,
+        say=lambda hint: show.remark(f"hint: {hint}", quiet=options.quiet),
     )
+
+
+def _explain(options: CertifyOptions) -> int:
+    """Print the plan of the run; run nothing."""
+    from lipcert.cli.plan import overview
+    from lipcert.robustness.certifier import explain
+
+    result = explain(options.read(), _data(options), **_settings(options))
+    if options.json:
+        show.document(result)
+    else:
+        show.result(*overview(result))
+    return 0
+
+
+def _data(options: CertifyOptions) -> Dataset:
+    from lipcert.robustness.data import load_data
+
+    scale = None if options.scale is None else real(options.scale, "--scale")
+    return load_data(options.data, scale, options.limit)
+
+
+def _settings(options: CertifyOptions) -> dict[str, Any]:
+    """Return the settings of the run that decide what is computed."""
+    names = "norm method level arithmetic time_limit budget_per_sample radius top_k device batch_size shard certificate"
+    return {"eps": [real(text, "--eps") for text in options.eps]} | {
+        name: getattr(options, name) for name in names.split()
+    }
 
 
 def _prepare(options: CertifyOptions) -> Path | None:
     """Create the folder of the report before the work begins."""
+    from lipcert.report.samples import require_parquet
+
     if options.report is None:
         if options.resume:
             raise UsageError("--resume goes on with the records in a report folder: give --report DIR too")
+        if options.figures or options.parquet or options.save_adversarial:
+            raise UsageError(
+                "--figures, --parquet and --save-adversarial write into the folder of the report: give --report DIR too"
+            )
         return None
+    if options.parquet:
+        require_parquet()
     try:
         options.report.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"cannot make the folder '{options.report}': {error.strerror}") from None
+        raise UsageError(
+            f"cannot make the folder '{options.report}': {error.strerror}; give --report another place"
+        ) from None
+    require_writable(options.report, "--report")
     return options.report
 
 
-def _write_faces(folder: Path, report: Report) -> None:
+def _write_faces(options: CertifyOptions, folder: Path, report: Report) -> None:
+    from lipcert.report.figure_files import write_figures
     from lipcert.report.html import report_page
     from lipcert.report.json import write_document, write_text
     from lipcert.report.junit import report_junit
     from lipcert.report.markdown import report_markdown
+    from lipcert.report.plots import report_drawings
+    from lipcert.report.samples import write_csv, write_parquet
 
+    samples = None if report.records is None else folder / "samples.csv"
     write_document(folder / "report.json", report)
-    write_text(folder / "report.html", report_page(report))
+    write_text(folder / "report.html", report_page(report, None if samples is None else samples.name))
     write_text(folder / "report.md", report_markdown(report))
     write_text(folder / "junit.xml", report_junit(report))
-
-
-@contextmanager
-def _progress(*, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """Give a function of (samples done, samples in all) that moves a bar where there is a terminal."""
-    if not show.has_bars(quiet=quiet):
-        yield lambda done, total: None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=show.console(stderr=True), transient=True) as bars:
-        task = bars.add_task("bounding", total=None, rate="")
-
-        def advance(done: int, total: int) -> None:
-            speed = bars.tasks[task].speed
-            rate = "" if not speed else f"{speed:.0f}/s"
-            bars.update(task, description="certifying", completed=done, total=total, rate=rate)
-
-        yield advance
+    if samples is not None and report.records is not None:
+        write_csv(Path(report.records), samples)
+        if options.parquet:
+            write_parquet(Path(report.records), samples.with_suffix(".parquet"))
+    if options.figures:
+        write_figures(report_drawings(report), folder / "figures")
 
 
 def summary(report: Report) -> list[RenderableType]:
     """Return the numbers at each eps, the verdicts and where they come from."""
     from rich.text import Text
 
-    from lipcert.report import numbers, wording
+    from lipcert.report import overview, wording
 
-    total, correct = report.samples, report.clean_count
-    wrong = f"{numbers.count(total - correct)} of {numbers.count(total)} misclassified"
-    of = "" if report.bound.quantity != "features" else " of the features"
-    bound = f"{report.norm} bound{of} ≤ {numbers.up(report.bound.bound)}, ≥ {numbers.down(report.bound.lower_bound)}"
-    rate = f"{numbers.near(report.samples_per_second)} samples/s on {report.device}"
-    parts: list[RenderableType] = [
-        show.title(f"{report.model.path}, {report.norm}"),
-        _rows(report),
-        Text(f"clean accuracy {numbers.percent_down(correct, total)}, {wrong}"),
-        Text(f"{bound}; level {report.level}; {numbers.duration(report.seconds)}, {rate}"),
-    ]
+    shown = overview.report_overview(report)
+    parts: list[RenderableType] = [show.title(shown.title), show.grid(shown), *map(Text, shown.lines)]
     parts += [Text(f"note: {note}", style="dim") for note in report.notes]
     parts += [show.verdict(requirement) for requirement in report.requirements]
     return parts if not report.requirements else [*parts, Text(wording.headline(report), style="bold")]
 
 
-def _rows(report: Report) -> Table:
-    from lipcert.report import numbers
-
-    table = show.table()
-    for name in ("eps", "certified", "", "attack leaves", "unknown", "attacked"):
-        table.add_column(name, justify="right")
-    for key in map(numbers.eps_key, report.eps):
-        left = report.empirical_robust_accuracy.get(key)
-        attacked = report.attacked_count.get(key)
-        table.add_row(
-            key,
-            numbers.percent_down(report.certified_count[key], report.samples),
-            numbers.count(report.certified_count[key]),
-            numbers.MISSING
-            if left is None
-            else numbers.percent_up(numbers.count_of(left, report.samples), report.samples),
-            numbers.count(report.unknown_count.get(key, 0)),
-            numbers.MISSING if attacked is None else numbers.count(attacked),
-        )
-    return table
-
-
-COMMAND = Command("certify", CertifyOptions, run)
+COMMAND = Command(
+    "certify", CertifyOptions, run, ("lipcert certify digits.onnx --data test.npz --eps 0.5 --report report",)
+)

@@ -81,12 +81,12 @@ def summary(result: CheckResult, options: CheckOptions) -> list[Text]:
     """Return the verdicts, and what to do where the model is another one."""
     from rich.text import Text
 
-    from lipcert.report import numbers, wording
+    from lipcert.report import numbers, overview
 
     if not result.valid:
         lines = [Text.assemble(("invalid", "bold red"), f"  {result.reason}")]
         return [*lines, Text(f"         {renewal(options)}")] if result.code in CHANGED else lines
-    claim = f"{wording.check_claim(result)}  ({result.level}, {result.rule})"
+    claim = overview.check_claim(result)
     lines = [
         Text.assemble(("valid", "bold green"), f"  {claim}"),
         Text(f"       {result.reason}; {numbers.duration(result.seconds)}"),
@@ -108,4 +108,9 @@ def renewal(options: CheckOptions) -> str:
     return shlex.join([*words, "--out", str(options.cert)])
 
 
-COMMAND = Command("check", CheckOptions, run)
+COMMAND = Command(
+    "check",
+    CheckOptions,
+    run,
+    ("lipcert bound digits.onnx --out digits.lipcert", "lipcert check digits.lipcert digits.onnx"),
+)

@@ -6,13 +6,29 @@ groups of them by inheritance and the settings file knows every name.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
+from typer.models import OptionInfo
+
+from lipcert.errors import LipcertError
+
+EXAMPLES = "Example, in the folder examples/digits:"
+
+
+class Interrupted(LipcertError):
+    """The user stopped the command; `resumable` where ``--resume`` goes on with what is kept."""
+
+    exit_code = 130  # 128 + SIGINT
+
+    def __init__(self, message: str, *, resumable: bool) -> None:
+        super().__init__(message)
+        self.resumable = resumable
 
 
 @dataclass(frozen=True)
@@ -23,11 +39,13 @@ class Command:
         name: as typed.
         options: frozen dataclass whose fields are annotated with ``typer.Option`` or ``typer.Argument``.
         run: does the work; returns the exit code.
+        examples: command lines that work, one after the other, in the folder of the shipped example.
     """
 
     name: str
     options: type[Any]
     run: Callable[[Any], int]
+    examples: tuple[str, ...] = ()
 
     def parameters(self) -> list[inspect.Parameter]:
         """Return the parameters that typer sees: the command's own ones first, then those it inherits."""
@@ -39,7 +57,7 @@ class Command:
                 field.name,
                 inspect.Parameter.KEYWORD_ONLY,
                 default=inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default,
-                annotation=hints[field.name],
+                annotation=_flag(hints[field.name]),
             )
             for field in ordered
         ]
@@ -53,4 +71,17 @@ class Command:
         parameters = self.parameters()
         call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        app.command(self.name, help=inspect.getdoc(self.run))(call)
+        epilog = "\n\n".join((EXAMPLES, *self.examples)) if self.examples else None
+        app.command(self.name, help=inspect.getdoc(self.run), epilog=epilog)(call)
+
+
+def _flag(annotation: Any) -> Any:
+    """Return an annotation whose option, where it is a flag, shows no value in the help: it takes none."""
+    kind, *rest = get_args(annotation)
+    if kind is not bool:
+        return annotation
+    shown = [copy.copy(part) for part in rest]
+    for part in shown:
+        if isinstance(part, OptionInfo):
+            part.metavar = ""
+    return Annotated[kind, *shown]

@@ -11,12 +11,11 @@ import typer
 
 from lipcert.cli import show
 from lipcert.cli.command import Command
+from lipcert.cli.completion import GLOBAL, several_of
 from lipcert.cli.options import Model, Norm, require_folder
 from lipcert.errors import InconclusiveError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from lipcert.network.graph import Network
     from lipcert.results import CompareResult
 
@@ -25,15 +24,23 @@ if TYPE_CHECKING:
 class CompareOptions(Model):
     """Options of ``lipcert compare``."""
 
-    methods: Annotated[str, typer.Option(metavar="A,B,..", help="Names of methods, or all.")] = "all"
+    methods: Annotated[
+        str,
+        typer.Option(
+            metavar="A,B,..",
+            help="Methods that `lipcert doctor` lists, or all.",
+            autocompletion=several_of(("all", *GLOBAL)),
+        ),
+    ] = "all"
     norm: Annotated[Norm, typer.Option(help="Norm on input and output.")] = "l2"
     time_limit: Annotated[float | None, typer.Option(metavar="S", min=0.0, help="Seconds for each method.")] = None
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page here.")] = None
+    figures: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the figures here, as PNG and SVG.")] = None
 
 
 def run(options: CompareOptions) -> int:
     """Run every method that applies; show bound, ratio to the best lower bound, time, memory, level, or why not."""
-    from lipcert.report import numbers
+    from lipcert.report import overview
 
     require_folder(options.html, "--html")
     result = _compare(options, options.read())
@@ -43,11 +50,17 @@ def run(options: CompareOptions) -> int:
 
         write_text(options.html, compare_page(result))
         show.remark(f"page: {options.html}", quiet=options.quiet)
+    if options.figures is not None:
+        from lipcert.report.figure_files import write_figures
+        from lipcert.report.plots import comparison_drawings
+
+        write_figures(comparison_drawings(result), options.figures)
+        show.remark(f"figures: {options.figures}", quiet=options.quiet)
     if options.json:
         show.document(result)
     else:
-        lower = numbers.down(result.lower_bound)
-        show.result(show.title(f"{result.model.path}: {result.norm} bounds (lower bound ≥ {lower})"), rows(result))
+        shown = overview.compare_overview(result)
+        show.result(show.title(shown.title), show.grid(shown))
     return 0 if any(row.bound is not None for row in result.rows) else InconclusiveError.exit_code
 
 
@@ -65,25 +78,6 @@ def _compare(options: CompareOptions, network: Network) -> CompareResult:
         return go(lambda name: status.update(f"running {name}"))
 
 
-def rows(result: CompareResult) -> Table:
-    """Return one row per method."""
-    from rich.text import Text
-
-    from lipcert.report import numbers
-
-    table = show.table()
-    table.add_column("method")
-    for name in ("bound ≤", "ratio", "time", "memory"):
-        table.add_column(name, justify="right")
-    table.add_column("level")
-    for row in result.rows:
-        spent = (numbers.duration(row.seconds), numbers.memory(row.memory))
-        if row.bound is None:
-            why = Text(row.error or "no bound", style="dim")
-            table.add_row(row.method, numbers.MISSING, numbers.MISSING, *spent, why)
-        else:
-            table.add_row(row.method, numbers.up(row.bound), numbers.up(row.ratio, 4), *spent, row.level)
-    return table
-
-
-COMMAND = Command("compare", CompareOptions, run)
+COMMAND = Command(
+    "compare", CompareOptions, run, ("lipcert compare digits.onnx --methods product,lipsdp --html compare.html",)
+)

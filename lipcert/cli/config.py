@@ -17,7 +17,6 @@ Paths in the file are relative to its folder. The command line beats the file, t
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from lipcert.cli.command import Command
-from lipcert.errors import UsageError
+from lipcert.errors import UsageError, suggestion
 
 Values = dict[str, dict[str, Any]]
 
@@ -116,8 +115,7 @@ def _known(key: str, names: set[str], path: Path, scope: str) -> str:
     name = key.replace("-", "_")
     if name in names:
         return name
-    near = difflib.get_close_matches(name, sorted(names), n=1)
-    hint = f"did you mean '{near[0].replace('_', '-')}'?" if near else "see `lipcert COMMAND --help`"
+    hint = suggestion(name.replace("_", "-"), sorted(known.replace("_", "-") for known in names))
     raise UsageError(f"unknown setting '{key}'{scope} in '{path}': {hint}")
 
 

@@ -54,6 +54,11 @@ def _methods() -> Iterator[Finding]:
     for method in api.methods():
         detail = f"{method.summary} ({', '.join(sorted(method.norms))}); {method.cost}"
         yield Finding(topic="method", name=method.name, status="ok", detail=detail)
+    from lipcert.bounds.local.registry import LOCAL_METHODS
+
+    for local in LOCAL_METHODS:
+        detail = f"around samples: {local.summary} ({', '.join(sorted(local.norms))}); {local.cost}"
+        yield Finding(topic="method", name=local.name, status="ok", detail=detail)
 
 
 def _solvers() -> Iterator[Finding]:

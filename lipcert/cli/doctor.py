@@ -54,4 +54,4 @@ def findings(result: DoctorResult) -> Table:
     return table
 
 
-COMMAND = Command("doctor", DoctorOptions, run)
+COMMAND = Command("doctor", DoctorOptions, run, ("lipcert doctor",))

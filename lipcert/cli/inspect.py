@@ -105,4 +105,4 @@ def _shape(shape: tuple[int, ...]) -> str:
     return "×".join(str(size) for size in shape) or "scalar"
 
 
-COMMAND = Command("inspect", InspectOptions, run)
+COMMAND = Command("inspect", InspectOptions, run, ("lipcert inspect digits.onnx",))

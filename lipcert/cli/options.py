@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from dataclasses import dataclass
 from fractions import Fraction
@@ -110,6 +111,14 @@ def require_folder(path: Path | None, option: str) -> None:
     """Make sure that a file can be written later; raises UsageError."""
     if path is not None and not path.parent.is_dir():
         raise UsageError(f"the folder '{path.parent}' of {option} '{path}' does not exist: make it first")
+    if path is not None:
+        require_writable(path.parent, option)
+
+
+def require_writable(folder: Path, option: str) -> None:
+    """Make sure that files can be made in a folder that is there; raises UsageError."""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"the folder '{folder}' cannot be written to: give {option} another place")
 
 
 def shape(text: str, option: str) -> list[int]:

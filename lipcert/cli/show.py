@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+    from lipcert.report.overview import Overview
     from lipcert.results import Document, RequirementResult
 
 WIDE = 160  # columns where the output is not a terminal, so that piped tables are not cut
@@ -38,6 +39,21 @@ def table() -> Table:
     from rich.table import Table
 
     return Table(box=SIMPLE_HEAD, pad_edge=False)
+
+
+def grid(shown: Overview) -> Table:
+    """Return the table of an overview: numbers to the right, or names and values."""
+    if not shown.head:
+        pairs = facts()
+        for row in shown.rows:
+            pairs.add_row(*row)
+        return pairs
+    cells = table()
+    for place, name in enumerate(shown.head):
+        cells.add_column(name, justify="left" if place in shown.words else "right")
+    for row in shown.rows:
+        cells.add_row(*row)
+    return cells
 
 
 def title(line: str) -> Text:
@@ -82,7 +98,7 @@ def text(lines: str) -> None:
 def remark(line: str, *, quiet: bool) -> None:
     """Print a line for people on stderr."""
     if not quiet:
-        console(stderr=True).print(line, style="dim")
+        console(stderr=True).print(line, style="dim", soft_wrap=True)
 
 
 def machine(line: str) -> None:
@@ -95,10 +111,10 @@ def verdict(requirement: RequirementResult) -> Text:
     """Return the line that says whether a requirement is met."""
     from rich.text import Text
 
-    from lipcert.report import wording
+    from lipcert.report import overview
 
-    mark, style = ("met    ", "green") if requirement.passed else ("not met", "bold red")
-    return Text.assemble((mark, style), f"  {requirement.text}  (actual {wording.found(requirement)})")
+    line = overview.verdict(requirement)
+    return Text.assemble((line[:7], "green" if requirement.passed else "bold red"), line[7:])
 
 
 def error(line: str) -> None:

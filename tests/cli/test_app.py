@@ -111,7 +111,9 @@ def test_alone_it_shows_three_examples(cli: Any) -> None:
 def test_version(cli: Any) -> None:
     import lipcert
 
-    assert cli("--version").out == f"lipcert {lipcert.__version__}\n"
+    lines = cli("--version").out.splitlines()
+    assert lines[0] == f"lipcert {lipcert.__version__}"
+    assert [line.split()[0] for line in lines[1:]] == ["python", "torch", "numpy", "onnx", "cvxpy", "platform"]
 
 
 def run_python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:

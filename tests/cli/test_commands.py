@@ -186,7 +186,8 @@ def test_compare_tells_refusals_apart_from_bounds(cli: Any, loaded: Any, monkeyp
 
 
 def let_certify(monkeypatch: pytest.MonkeyPatch, threshold: float) -> None:
-    monkeypatch.setattr(api, "certify", lambda network, data, **_: make_report(200, threshold=threshold))
+    made = make_report(200, threshold=threshold).model_copy(update={"records": None})
+    monkeypatch.setattr(api, "certify", lambda network, data, **_: made)
 
 
 @pytest.mark.parametrize(("threshold", "code"), [(0.5, 0), (0.999, 1)])

@@ -1,0 +1,74 @@
+"""How far a run is: a bar where there is a terminal, and what Ctrl-C leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+from lipcert.cli import show
+from lipcert.cli.command import Interrupted
+
+Advance = Callable[[int, int], None]
+
+
+class Tracker:
+    """Takes (samples done, samples in all), hands them on, and knows what to say when the run is cut off."""
+
+    def __init__(self, advance: Advance) -> None:
+        self._advance, self._done, self._total = advance, 0, 0
+
+    def __call__(self, done: int, total: int) -> None:
+        """Take how far the run is."""
+        self._done, self._total = done, total
+        self._advance(done, total)
+
+    def interrupt(self, kept: bool) -> NoReturn:
+        """Say what Ctrl-C has left; `kept` tells whether records are written."""
+        from lipcert.report import numbers
+
+        if not self._total:
+            raise Interrupted("interrupted before the first sample was done: nothing is lost", resumable=False)
+        done = f"{numbers.count(self._done)} of {numbers.count(self._total)} samples"
+        if kept:
+            raise Interrupted(f"interrupted: {done} are done and kept", resumable=True)
+        lost = "with --report DIR they would be kept, and --resume would go on from there"
+        raise Interrupted(f"interrupted: {done} were done and are lost; {lost}", resumable=False)
+
+
+@contextmanager
+def tracked(*, quiet: bool, kept: bool) -> Iterator[Tracker]:
+    """Give a tracker that moves a bar where there is a terminal; raises Interrupted on Ctrl-C."""
+    with _bar(quiet=quiet) as advance:
+        tracker = Tracker(advance)
+        try:
+            yield tracker
+        except KeyboardInterrupt:
+            tracker.interrupt(kept)
+
+
+@contextmanager
+def _bar(*, quiet: bool) -> Iterator[Advance]:
+    """Give a function that moves a bar with rate and time left, where there is a terminal."""
+    if not show.has_bars(quiet=quiet):
+        yield lambda done, total: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}"),
+    )
+    with Progress(*columns, console=show.console(stderr=True), transient=True) as bars:
+        task = bars.add_task("bounding", total=None, rate="", left="")
+
+        def advance(done: int, total: int) -> None:
+            speed = bars.tasks[task].speed
+            rate = "" if not speed else f"{speed:.3g}/s"
+            bars.update(task, description="certifying", completed=done, total=total, rate=rate, left="left")
+
+        yield advance
