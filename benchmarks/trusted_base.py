@@ -21,6 +21,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from benchmarks.pages import fill
 from lipcert.network.readers import load
 from lipcert.proof import Certificate, Claim, Reason
 
@@ -125,17 +126,9 @@ def reasons_table() -> str:
     return "\n".join(rows + [f"| `{reason.code}` | {reason.cause} | {reason.remedy or '–'} |" for reason in Reason])
 
 
-def between(page: str, name: str) -> str:
-    """Return what stands between the marks of a table."""
-    return page.partition(f"<!-- {name} -->\n")[2].partition(f"\n<!-- /{name} -->")[0]
-
-
 def main() -> None:
     """Write both tables."""
-    page = PAGE.read_text(encoding="utf-8")
-    for name, table in (("files", files_table()), ("reasons", reasons_table())):
-        page = page.replace(f"<!-- {name} -->\n{between(page, name)}\n", f"<!-- {name} -->\n{table}\n")
-    PAGE.write_text(page, encoding="utf-8")
+    fill(PAGE, {"files": files_table(), "reasons": reasons_table()})
 
 
 if __name__ == "__main__":

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import base64
+import io
+from typing import Literal
+
 import numpy as np
+from PIL import Image
 
 from lipcert.results import (
+    AdversarialExample,
     BoundResult,
     CheckResult,
     ClassRow,
     CompareResult,
     DoctorResult,
+    Exhibit,
+    FeatureValue,
     Finding,
     Histogram,
     InspectResult,
     LayerContribution,
     ModelInfo,
     NodeInfo,
+    Picture,
+    PlannedStage,
+    PlanResult,
     Provenance,
     Report,
     RequirementResult,
@@ -157,6 +168,43 @@ def _provenance() -> Provenance:
     )
 
 
+def make_exhibits(*, pictures: bool = True, side: int = 8, count: int = 2) -> tuple[Exhibit, ...]:
+    """Samples of noise, which compresses worst: `count` of each kind."""
+    generator = np.random.default_rng(11)
+
+    def draw(channels: int) -> Picture:
+        noise = generator.integers(0, 256, (side, side, channels), dtype=np.uint8)
+        content = io.BytesIO()
+        Image.fromarray(noise[..., 0] if channels == 1 else noise).save(content, "PNG")
+        return Picture(width=side, height=side, png=base64.b64encode(content.getvalue()).decode())
+
+    def make(kind: Literal["least robust", "attacked"], index: int) -> Exhibit:
+        features = (
+            FeatureValue(name="speed of <own> ship", value=0.5, changed=0.625),
+            FeatureValue(name="entry 1", value=-1.0, changed=-1.0),
+        )
+        found = AdversarialExample(
+            eps=0.3,
+            distance=0.1234567,
+            predicted=5,
+            picture=draw(3) if pictures else None,
+            change=draw(1) if pictures else None,
+        )
+        return Exhibit(
+            kind=kind,
+            index=index,
+            label=3,
+            predicted=3,
+            radius=0.0123456,
+            picture=draw(3) if pictures else None,
+            features=() if pictures else features,
+            adversarial=found,
+        )
+
+    weak = [make("least robust", 7 + k) for k in range(count)]
+    return (*weak, *(make("attacked", 107 + k) for k in range(count)))
+
+
 def make_comparison() -> CompareResult:
     bounds = (make_bound("product", 36.658), make_bound("lipsdp", 24.36635), make_bound("fast", 26.81))
     rows = (*bounds, make_refusal())
@@ -187,6 +235,34 @@ def make_inspection() -> InspectResult:
 def make_refused_inspection() -> InspectResult:
     part = UnsupportedPart(where="/attention", what="MatMul", why="a product of two values has no Lipschitz bound")
     return InspectResult(path="m.onnx", model=None, nodes=(), unsupported=(part,), notes=())
+
+
+def make_plan() -> PlanResult:
+    stages = (
+        PlannedStage(
+            name="global", kind="global", included=True, reason="first", level="verified", cost="one forward pass",
+            multiplications=269_000.0, batch_size=2000,
+        ),
+        PlannedStage(
+            name="branching", kind="local", included=False, reason="too large", level=None, cost="minutes",
+            multiplications=None, batch_size=None,
+        ),
+    )  # fmt: skip
+    return PlanResult(
+        model=make_model(),
+        samples=100,
+        norm="l2",
+        eps=(0.1, 0.5),
+        level="verified",
+        method="cascade",
+        device="cpu",
+        bound_method="lipsdp",
+        bound_reason="it is tight for dense networks",
+        batch_size=2000,
+        time_limit=None,
+        budget_per_sample=1.0,
+        stages=stages,
+    )
 
 
 def make_diagnosis() -> DoctorResult:

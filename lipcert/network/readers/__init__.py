@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from lipcert.errors import UsageError
+from lipcert.errors import UsageError, nearest
 from lipcert.network.graph import Network, Shape
 from lipcert.network.preprocess import with_normalisation
 
@@ -95,11 +95,20 @@ def _load_factory(factory: Any, weights: Path, input_shape: Shape | None, allow_
     return read_factory(factory, weights, input_shape, allow_pickle)
 
 
+def _beside(path: Path) -> str:
+    """Name the file in the same folder that was most likely meant."""
+    try:
+        near = nearest(path.name, (file.name for file in path.parent.iterdir()))
+    except OSError:  # there is no such folder
+        return ""
+    return "" if near is None else f": did you mean '{path.parent / near}'?"
+
+
 def _check_file(path: Path) -> None:
     if path.is_dir():
         raise UsageError(f"'{path}' is a folder, not a file")
     if not path.exists():
-        raise UsageError(f"there is no file '{path}'")
+        raise UsageError(f"there is no file '{path}'{_beside(path)}")
     try:
         with path.open("rb") as file:
             empty = not file.read(1)

@@ -83,7 +83,7 @@ def test_pre_activations_stay_within_their_widths(network, region):
     ball = _ball(view, *region)
     model = _setting(view, ball, outputs(view, len(ball))).model()
     goal = Positive(torch.ones((len(ball), view.classes), dtype=torch.float64), ball.eps)
-    for proved in (carry(model, first_logs(model)), improve(model, first_logs(model), goal, 3)[0]):
+    for proved in (carry(model, first_logs(model)), improve(model, first_logs(model), goal, 3).proved):
         for x in points_inside(ball, region[2], 10):
             moved = [now - before for now, before in zip(view.trace(x), view.trace(ball.centre), strict=True)]
             for node, pick, width in zip(model.nodes, model.picks, proved.widths, strict=True):
