@@ -53,14 +53,23 @@ def all_operators() -> list[type[Operator]]:
 
 
 def operators_table() -> str:
-    """Return which global methods serve networks that contain an operator, found on tiny networks."""
+    """Return what each operator is."""
+    return table(
+        ["operator", "kind", "what it is"], [[f"`{k.__name__}`", _role(k), _first_line(k)] for k in all_operators()]
+    )
+
+
+def served_table() -> str:
+    """Return which methods serve networks that hold an operator, found on tiny ones; equal methods together."""
     networks = {"moved entries": _moved(), **zoo()}
     normal = {name: subject(network, "output") for name, network in networks.items()}
-    rows = []
-    for kind in all_operators():
-        holding = [normal[name] for name, network in networks.items() if _has(network, kind)]
-        rows.append([f"`{kind.__name__}`", _role(kind), _first_line(kind), *(_mark(m, holding) for m in METHODS)])
-    return table(["operator", "kind", "what it is", *(f"`{method.name}`" for method in METHODS)], rows)
+    kinds = all_operators()
+    holding = [[normal[name] for name, network in networks.items() if _has(network, kind)] for kind in kinds]
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for method in METHODS:
+        groups.setdefault(tuple(_mark(method, having) for having in holding), []).append(f"`{method.name}`")
+    rows = [[f"`{kind.__name__}`", *(marks[place] for marks in groups)] for place, kind in enumerate(kinds)]
+    return table(["operator", *(", ".join(names) for names in groups.values())], rows)
 
 
 def _moved() -> Network:
@@ -151,6 +160,7 @@ PAGES: Mapping[str, Mapping[str, Callable[[], str]]] = {
     "coverage.md": {
         "forms": forms_table,
         "operators": operators_table,
+        "served": served_table,
         "activations": activations_table,
         "onnx": onnx_table,
         "torch": torch_table,

@@ -15,12 +15,18 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from lipcert.bounds.engine import bound
 from lipcert.errors import LipcertError
 from lipcert.network import Network
+from lipcert.network.evaluate import evaluate
+from lipcert.proof.refusal import Refused
 from lipcert.testing.mutations import FAULTS, MUTATIONS, Case, Fate, fate_of, kill_rate, mutants
+from lipcert.testing.mutations import samples as of_samples
 from lipcert.testing.zoo import zoo
 
+LOCAL_METHODS = ("intervals", "alpha-crown", "anchored")
 METHODS = ("product", "absolute", "gershgorin", "eclipse-fast", "lip-lt", "lipsdp", "compositional")
 REAL = ("models/marabou/mnist2x10.onnx",)
 
@@ -34,6 +40,25 @@ def cases(network: Network) -> Iterator[Case]:
                     yield Case(bound(network, method, norm, quantity=quantity).certificate, network)
                 except LipcertError:
                     continue
+
+
+def sample_cases(network: Network) -> Iterator[of_samples.SamplesCase]:
+    """Yield certificates of samples by local methods that serve a network."""
+    from lipcert.bounds.local.certify import certify_samples
+    from lipcert.bounds.local.registry import find_local
+    from lipcert.proof.local import Samples
+
+    x = np.random.default_rng(0).normal(size=(4, *network.input_shape))
+    samples = Samples.of(x, evaluate(network, x).reshape(4, -1).argmax(axis=1))
+    for method in LOCAL_METHODS if network.nodes[-1].size > 1 else ():
+        for eps in (0.1, 0.01):
+            try:
+                certificate = certify_samples(network, find_local(method), samples, eps).certificate
+            except (LipcertError, Refused):
+                break
+            if certificate is not None:
+                yield of_samples.SamplesCase(certificate, network)
+                break
 
 
 def main() -> int:
@@ -66,13 +91,19 @@ def run(networks: dict[str, Network], options: argparse.Namespace, fates: Counte
                 fates[mutant.kind, fate] += 1
                 if fate in FAULTS:
                     print(f"{fate}: {mutant.kind} of {case.certificate.rule} on '{name}'", flush=True)
+        for samples_case in sample_cases(network) if network.nodes[0].size < 100 else ():
+            for mutant in of_samples.mutants(samples_case, options.seed + number, options.rounds):
+                fate = of_samples.fate_of(mutant)
+                fates[mutant.kind, fate] += 1
+                if fate in FAULTS:
+                    print(f"{fate}: {mutant.kind} of {samples_case.certificate.rule} on '{name}'", flush=True)
         print(f"{sum(fates.values()):8d} mutants after '{name}'", file=sys.stderr, flush=True)
 
 
 def report(fates: Counter[tuple[str, Fate]]) -> None:
     """Print the table."""
     print(f"{'mutation':34s} {'made':>8s} {'rejected':>9s} {'harmless':>9s} {'faults':>7s}")
-    for kind in MUTATIONS:
+    for kind in {**MUTATIONS, **of_samples.MUTATIONS}:
         made = {fate: count for (k, fate), count in fates.items() if k == kind}
         faults = sum(count for fate, count in made.items() if fate in FAULTS)
         total = sum(made.values())

@@ -32,8 +32,10 @@ FOREIGN = frozenset({"torch", "scipy", "cvxpy", "scs", "clarabel", "flint"})
 PROGRAM = """
 import json, sys
 from lipcert.network.readers import load
-from lipcert.proof import Certificate, check
-verdict = check(Certificate.load(sys.argv[2]), load(sys.argv[1]))
+from lipcert.proof import check
+from lipcert.proof.local import LocalCertificate, any_certificate, check_local
+loaded = any_certificate(open(sys.argv[2], "rb").read())
+verdict = (check_local if isinstance(loaded, LocalCertificate) else check)(loaded, load(sys.argv[1]))
 files = {name: module.__file__ for name, module in sys.modules.items() if getattr(module, "__file__", None)}
 print(json.dumps([verdict.valid, files]))
 """
@@ -44,6 +46,7 @@ PARTS = {
     "the exact engine": "proof/exact/",
     "norms": "proof/norms/",
     "rules": "proof/rules/",
+    "samples": "proof/local/",
     "the proof": "proof/",
     "small change": "",
 }

@@ -197,15 +197,19 @@ def compare(
         time_limit: seconds for each method.
         progress: called with the name of each method before it runs.
     """
-    names = [method.name for method in METHODS] if methods == "all" else list(methods)
-    for name in names:
-        find_method(name)
     rows = []
-    for name in names:
+    for name in method_names(methods):
         if progress is not None:
             progress(name)
         rows.append(_row(network, name, norm, time_limit))
     return rows
+
+
+def method_names(methods: Sequence[str] | str) -> list[str]:
+    """Return the names that a comparison runs; raises UsageError where there is no such method."""
+    if methods == "all":
+        return [method.name for method in METHODS]
+    return [find_method(name).name for name in methods]
 
 
 def _row(network: Network, name: str, norm: Norm, time_limit: float | None) -> Row:

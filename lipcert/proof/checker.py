@@ -56,43 +56,53 @@ def check(certificate: Certificate, network: Network, engine: Engine = "float64"
         UsageError: there is no such engine, or it is not installed.
     """
     rules = rules_of(engine)
-    if certificate.graph_digest != network.graph_digest:
-        return _no(Reason.OTHER_STRUCTURE, "graph digest differs")
-    if certificate.weights_digest != network.weights_digest:
-        return _no(Reason.OTHER_WEIGHTS, "weights digest differs")
+    other = other_model(certificate.graph_digest, certificate.weights_digest, network)
+    if other is not None:
+        return other
     if certificate.rule not in rules:
-        return _no(Reason.NOT_IN_ENGINE if certificate.rule in RULES else Reason.UNKNOWN_RULE, certificate.rule[:80])
+        reason = Reason.NOT_IN_ENGINE if certificate.rule in RULES else Reason.UNKNOWN_RULE
+        return unproved(reason, certificate.rule[:80])
     return _derived(certificate, network, rules[certificate.rule])
+
+
+def other_model(graph_digest: str, weights_digest: str, network: Network) -> Verdict | None:
+    """Return the verdict where digests of a certificate are not those of a network, None where they are."""
+    if graph_digest != network.graph_digest:
+        return unproved(Reason.OTHER_STRUCTURE, "graph digest differs")
+    if weights_digest != network.weights_digest:
+        return unproved(Reason.OTHER_WEIGHTS, "weights digest differs")
+    return None
+
+
+def unproved(reason: Reason, detail: str) -> Verdict:
+    """Return the verdict on a claim that is not proved."""
+    return Verdict(False, None, reason, detail)
 
 
 def _derived(certificate: Certificate, network: Network, rule: Rule) -> Verdict:
     claim = certificate.claim
     if claim.norm not in rule.norms:
-        return _no(Reason.WRONG_NORM, f"{rule.id}, {claim.norm}")
+        return unproved(Reason.WRONG_NORM, f"{rule.id}, {claim.norm}")
     try:
         require_ieee()
     except Refused as refusal:
-        return _no(Reason.ARITHMETIC, str(refusal))
+        return unproved(Reason.ARITHMETIC, str(refusal))
     try:
         function = subject(network, claim.quantity)
     except Refused as refusal:
-        return _no(Reason.NO_SUBJECT, str(refusal))
+        return unproved(Reason.NO_SUBJECT, str(refusal))
     try:
         derivation = rule.derive(function, claim.norm, certificate.witness)
     except TooLarge as refusal:
-        return _no(Reason.TOO_LARGE, str(refusal))
+        return unproved(Reason.TOO_LARGE, str(refusal))
     except Refused as refusal:
-        return _no(Reason.REFUSED, str(refusal))
+        return unproved(Reason.REFUSED, str(refusal))
     derived = derivation.bound
     if claim.table is not None:
         if derivation.margins is None:
-            return _no(Reason.REFUSED, f"{rule.id} gives no bounds of margins")
+            return unproved(Reason.REFUSED, f"{rule.id} gives no bounds of margins")
         derived = float(derivation.margins.max())
     excess = claim.exceeded_by(derived, derivation.margins)
     if excess is not None:
         return Verdict(False, None, Reason.TOO_LOW, excess, derived)
     return Verdict(True, Level.VERIFIED, Reason.PROVED, derived=derived)
-
-
-def _no(reason: Reason, detail: str) -> Verdict:
-    return Verdict(False, None, reason, detail)

@@ -70,6 +70,16 @@ class Reason(Enum):
         "the witness does not prove a bound for this model",
         "certify the model anew",
     )
+    OTHER_DATA = (
+        "other-data",
+        "the certificate belongs to other samples",
+        "give the samples that were certified, or certify these",
+    )
+    NOT_ROBUST = (
+        "not-robust",
+        "the witness does not prove that every sample keeps its class",
+        "certify the samples anew, at a smaller radius if need be",
+    )
     TOO_LOW = (
         "too-low",
         "the witness proves a larger bound than the certificate claims",

@@ -13,6 +13,7 @@ from benchmarks.pages import between
 from benchmarks.trusted_base import FOREIGN, PAGE, ROOT, code_lines, imported, reasons_table, sample
 from lipcert.proof import Reason
 from lipcert.proof.exact import RULES as EXACT
+from lipcert.proof.local import LOCAL_RULES
 from lipcert.proof.rules import RULES
 
 REMEDY = "run `python -m benchmarks.trusted_base` and commit docs/trust.md"
@@ -66,7 +67,7 @@ def test_the_page_lists_the_files(modules: dict[str, Path]) -> None:
 def test_the_page_lists_the_reasons_and_the_rules() -> None:
     page = PAGE.read_text(encoding="utf-8")
     assert between(page, "reasons") == reasons_table(), REMEDY
-    assert set(re.findall(r"^\| `([\w-]+/v\d+)` \|", page, flags=re.MULTILINE)) == set(RULES) | set(EXACT)
+    assert set(re.findall(r"^\| `([\w-]+/v\d+)` \|", page, flags=re.MULTILINE)) == set(RULES) | set(EXACT) | set(LOCAL_RULES)
 
 
 def test_reasons_are_one_line_with_a_code_of_their_own() -> None:

@@ -8,6 +8,10 @@ For one block with gain S = R P R' (`bounds.frontier`), D = diag(1 / lambda) and
 where Z has 2 T: [[I + W' 2 pi T W, -W' sigma T], [-sigma T W, T]], W W' = S, and sigma^2 - 2 pi = rho. Half the corner
 asks for Cov(v) <= D, so gains do not grow from layer to layer.) With G = U (I - U' diag(lambda) U)^-1 U' the gradient
 of (1) is 2 / lambda_i - G_ii and its Hessian -diag(2 / lambda^2) - G o G (o: entry by entry).
+
+Centres of whole chains keep gains in check with less: their multipliers are larger. With rho in the place of
+2 r^2 = (beta - alpha)^2 / 2 in D - r S r > 0, which is all that is needed, there is room for a factor up to
+rho / (2 r^2), 2 for slopes [0, 1] and 1 for [-1, 1]. The square root of it is taken, at most 2^(1/2).
 """
 
 from __future__ import annotations
@@ -46,7 +50,7 @@ class CentredLayers(LayerwiseMethod):
         """
         root = np.sqrt(alpha * alpha + beta * beta)
         q = root[:, None] * gain * root
-        unit = math.frexp(float(q.diagonal().mean()))[1]  # deep networks may have gains of 1e-120: times _FLOOR they were 0
+        unit = math.frexp(float(q.diagonal().mean()))[1]  # gains of 1e-120 times the floor would be 0
         q = np.ldexp(q, -unit)
         q = q + np.diag(np.full(len(q), _FLOOR if q.any() else 1.0))
         norms = np.sqrt(q.diagonal())
@@ -63,7 +67,8 @@ class CentredLayers(LayerwiseMethod):
             lam = lam * (1.0 + step / (1.0 + decrement))
             if decrement < _ENOUGH:
                 break
-        return np.asarray(np.ldexp(0.5 / lam, unit))
+        bolder = np.sqrt(np.clip(2.0 * root**2 / (beta - alpha) ** 2, 1.0, 2.0))
+        return np.asarray(np.ldexp(0.5 / (bolder * lam), unit))
 
 
 def _gram(q: Float, lam: Float) -> Float:

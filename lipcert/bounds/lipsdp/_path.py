@@ -1,7 +1,7 @@
 """Following the central path of max F s.t. Z(lambda, F) >= 0 with the dual barrier alone.
 
 The path is y(mu): grad phi(y) = b / mu, with t = 1 / mu. Each iteration factorises one Hessian, at the point that
-the predictor left; walks back to the path with it (gradients are cheap: `_chord`); and predicts again.
+the predictor left; walks back to the path with it (gradients are cheap: `_to_path`); and predicts again.
 A primal point comes for nothing: for the Newton step d(t) of `_newton` (1) the matrix
 
     X = mu (V - V dZ V) = mu V (Z - dZ) V                                                           (1)
@@ -22,15 +22,18 @@ from dataclasses import dataclass
 
 import torch
 
-from lipcert.bounds.lipsdp._barrier import factor_at, gradient
+from lipcert.bounds.lipsdp._barrier import factor_at
+from lipcert.bounds.lipsdp._centre import Inverse, Linear, Point, approach
 from lipcert.bounds.lipsdp._clock import TimeUp
-from lipcert.bounds.lipsdp._newton import Local, largest_step, line_search
+from lipcert.bounds.lipsdp._newton import Local
 from lipcert.bounds.lipsdp._predictor import predict
 from lipcert.bounds.lipsdp._result import LipSdpStatus
 from lipcert.bounds.lipsdp._system import System
 from lipcert.bounds.lipsdp._tridiag import factorise
 
 _NEAR = 0.6
+_ON = 0.02
+_SLOW = 0.7
 _MAX_ITERATIONS = 100
 
 
@@ -86,12 +89,10 @@ def _follow(system: System, y: torch.Tensor, best: Best, gap: float, progress: C
         if stalled >= 6:
             return LipSdpStatus.NUMERICAL_LIMIT
         t = local.nearest
-        if local.decrement > _NEAR:
-            greed = max(0.6, 0.85 * greed)
-            y = _recentre(system, y, local, t)
-        else:
-            y = predict(system, _chord(system, y, local, t), local, t, greed)
-            greed = min(0.95, greed + 0.02)
+        y, inverse, there = _to_path(system, y, local, t)
+        greed = min(0.95, greed + 0.02) if there else max(0.6, 0.85 * greed)
+        if there:
+            y = predict(system, y, inverse, t, greed)
     return LipSdpStatus.ITERATION_LIMIT
 
 
@@ -130,32 +131,14 @@ def _primal_t(system: System, y: torch.Tensor, local: Local) -> float:
     return low
 
 
-def _recentre(system: System, y: torch.Tensor, local: Local, t: float) -> torch.Tensor:
-    """One damped Newton step on phi - t F, at most 0.7 of the way to the boundary."""
-    d = t * local.d_b - local.d_g
-
-    def slope(a: float) -> float:
-        at = factor_at(system, y + a * d)
-        return math.inf if at is None else float(gradient(system, y + a * d, at) @ d) - t * float(d[-1])
-
-    return y + line_search(slope, 0.7 * largest_step(system, y, d, 16.0)) * d
-
-
-def _chord(system: System, y: torch.Tensor, local: Local, t: float) -> torch.Tensor:
-    """Newton steps to the path at t with the Hessian of the first point: gradients are cheap, Hessians are not."""
-    g, size = local.g, math.inf
-    for _ in range(5):
-        rest = -g
-        rest[-1] += t
-        d = local.schur.solve(rest)
-        now = math.sqrt(max(float(rest @ d), 0.0))
-        if now > 0.7 * size:
+def _to_path(system: System, y: torch.Tensor, local: Local, t: float) -> tuple[torch.Tensor, Inverse, bool]:
+    """Secant steps to the path at t (gradients are cheap, Hessians are not), and whether they got there."""
+    inverse, aim = Inverse(local.schur), Linear(t)
+    start, size = Point.of(system, y, aim), math.inf
+    if start is None:
+        return y, inverse, False
+    for point, now in approach(system, start, inverse, aim):
+        y, before, size = point.y, size, now
+        if size < _ON or _SLOW * before < size < _NEAR:
             break
-        moved = factor_at(system, y + d)
-        if moved is None:
-            break
-        y, size = y + d, now
-        if now < 0.02:
-            break
-        g = gradient(system, y, moved)
-    return y
+    return y, inverse, size < _NEAR

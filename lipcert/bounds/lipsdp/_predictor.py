@@ -19,6 +19,7 @@ from collections.abc import Callable
 import torch
 
 from lipcert.bounds.lipsdp._barrier import factor_at, gradient
+from lipcert.bounds.lipsdp._centre import Inverse
 from lipcert.bounds.lipsdp._newton import Local
 from lipcert.bounds.lipsdp._system import System
 
@@ -27,13 +28,13 @@ _SHALLOW = 12
 twenty gradients (7 l w^3 each)."""
 
 
-def predict(system: System, y: torch.Tensor, local: Local, t: float, greed: float) -> torch.Tensor:
+def predict(system: System, y: torch.Tensor, inverse: Inverse, t: float, greed: float) -> torch.Tensor:
     """Along the curve (1), `greed` of the way to the boundary."""
     here = factor_at(system, y)
     if here is None:
         raise ArithmeticError("LipSDP path: a point that was inside is not")
     g = gradient(system, y, here)
-    solve = _solver(system, y, local)
+    solve = _solver(system, y, inverse)
     b = torch.zeros_like(y)
     b[-1] = t
     v = solve(b)
@@ -53,15 +54,15 @@ def predict(system: System, y: torch.Tensor, local: Local, t: float, greed: floa
     return y + s * v + s * s * curve
 
 
-def _solver(system: System, y: torch.Tensor, local: Local) -> Callable[[torch.Tensor], torch.Tensor]:
-    """How H(y)^-1 is applied at y, given the model of a point a little way off."""
+def _solver(system: System, y: torch.Tensor, inverse: Inverse) -> Callable[[torch.Tensor], torch.Tensor]:
+    """How H(y)^-1 is applied at y, given that of a point a little way off."""
     factor = factor_at(system, y) if len(system.where.widths) <= _SHALLOW else None
     fresh = None if factor is None else Local.at(system, y, factor)
     if fresh is not None:
         return fresh.schur.solve
 
     def iterate(rhs: torch.Tensor) -> torch.Tensor:
-        return _solve_here(system, y, local, rhs)
+        return _solve_here(system, y, inverse, rhs)
 
     return iterate
 
@@ -85,11 +86,11 @@ def _product(system: System, y: torch.Tensor, x: torch.Tensor, norm: float) -> t
     return (gradient(system, y + step * x, ahead) - gradient(system, y - step * x, behind)) / (2.0 * step)
 
 
-def _solve_here(system: System, y: torch.Tensor, local: Local, rhs: torch.Tensor) -> torch.Tensor:
+def _solve_here(system: System, y: torch.Tensor, inverse: Inverse, rhs: torch.Tensor) -> torch.Tensor:
     """H(y)^-1 rhs by conjugate gradients, preconditioned by the M = H that was factorised a little way off."""
     x = torch.zeros_like(y)
     r = rhs
-    z = local.schur.solve(r)
+    z = inverse.of(r)
     p, mp = z, r
     rz = whole = float(r @ z)
     for _ in range(5):
@@ -100,7 +101,7 @@ def _solve_here(system: System, y: torch.Tensor, local: Local, rhs: torch.Tensor
             return x if bool((x != 0).any()) else z
         step = rz / float(p @ hp)
         x, r = x + step * p, r - step * hp
-        z = local.schur.solve(r)
+        z = inverse.of(r)
         rz, last = float(r @ z), rz
         p, mp = z + (rz / last) * p, r + (rz / last) * mp
     return x

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from lipcert.bounds.lipsdp._centre import Logarithm, centre
 from lipcert.bounds.lipsdp._clock import Clock
-from lipcert.bounds.lipsdp._centre import centre
 from lipcert.bounds.lipsdp._path import Best, best_f, follow
 from lipcert.bounds.lipsdp._reduce import reduce_lifted
 from lipcert.bounds.lipsdp._restore import restore
@@ -101,7 +101,7 @@ def _optimise(
     """The best multipliers and F bounds in the units of `lifted`, and why the method stopped there."""
     kappa = System.of(lifted, clock, device).degree / _FIRST_GAP
     begin = start(lifted, Plan(kappa, clock, device))
-    y, steps = centre(begin.system, begin.y, kappa)
+    y, steps = centre(begin.system, begin.y, Logarithm(kappa))
     best = Best(y[:-1].clone(), best_f(begin.system, y[:-1]), iterations=steps)
 
     def report(now: Best) -> None:

@@ -22,9 +22,9 @@ import scipy.linalg
 import torch
 
 from lipcert.bounds.frontier import Addition, Frontier, last_reader
+from lipcert.bounds.lipsdp._centre import Logarithm, centre
 from lipcert.bounds.lipsdp._clock import Clock
 from lipcert.bounds.lipsdp._layers import CentredLayers
-from lipcert.bounds.lipsdp._centre import centre
 from lipcert.bounds.lipsdp._path import best_f
 from lipcert.bounds.lipsdp._system import System
 from lipcert.network.enclosure import Enclosure, Float
@@ -94,7 +94,7 @@ def _at(lifted: Lifted, plan: Plan, lam: list[Float], f: float | None = None) ->
 def _centred(window: Lifted, plan: Plan, lam: list[Float]) -> tuple[list[Float], float]:
     """Multipliers and F of a window near its central path."""
     begin = _at(window, plan, lam)
-    y, _ = centre(begin.system, begin.y, plan.kappa, _LOOSE)
+    y, _ = centre(begin.system, begin.y, Logarithm(plan.kappa), _LOOSE)
     parts = zip(begin.scale, begin.system.split(y[:-1]), strict=True)
     return [(part / scale.square()).cpu().numpy() for scale, part in parts], begin.unit * float(y[-1])
 

@@ -29,10 +29,10 @@ from lipcert.bounds.local.region import Ball
 from lipcert.bounds.local.rounds import Setting, constants, search
 from lipcert.bounds.local.view import View
 from lipcert.errors import UsageError
-from lipcert.network.operators import Activation, Elementwise
 from lipcert.network.enclosure import Float
+from lipcert.network.operators import Activation, Elementwise
 from lipcert.proof.claims import Norm
-from lipcert.proof.local import Evaluator, Ints, Proposal, Region
+from lipcert.proof.local import Proposal
 
 STEPS = 40  # of the optimiser; on real networks hardly a margin turns positive later
 
@@ -78,15 +78,15 @@ def propose(relaxed: Relaxed, labels: Tensor, steps: int) -> Proposal:
         rest = Together(rest.margins.masked_fill(rest.reached(found.lengths[left]), torch.inf), rest.eps)
         again = search(setting.take(left), rest, steps)
         sets += [_spread(relaxed.view, logs, left, len(labels)) for logs in again.logs[1:]]
-    return Proposal(multipliers=sets)
+    return Proposal(multipliers=sets, norms=relaxed.view.norms)
 
 
 def _spread(view: View, logs: Mapping[int, Tensor], samples: Tensor, count: int) -> dict[int, Float]:
-    """Return multipliers of some samples as arrays (count, *shape) of all, NaN for the others."""
+    """Return multipliers of some samples as arrays (count, *shape) of all, zero for the others."""
     found = {}
     for node, log in logs.items():
-        full = log.new_full((count, log.shape[1]), torch.nan)
-        full[samples] = log.exp()
+        full = log.new_zeros((count, log.shape[1]))
+        full[samples] = log.exp().nan_to_num(0.0, 0.0, 0.0)
         found[node] = full.reshape(count, *view.nodes[node].shape).cpu().numpy()
     return found
 
@@ -149,7 +149,7 @@ class Anchored(LocalMethod):
     )
     norms: ClassVar[frozenset[Norm]] = frozenset({"l2"})
     cost: ClassVar[str] = "that of CROWN and a factorisation of all unstable neurons per step"
-    derived: ClassVar[bool] = True
+    rule: ClassVar[str | None] = "local-multipliers/v1"
 
     def __init__(self, steps: int = STEPS) -> None:
         self.steps = steps
@@ -163,10 +163,6 @@ class Anchored(LocalMethod):
     def propose(self, view: View, ball: Ball, labels: Tensor) -> Proposal:
         """Return one set of multipliers for each sample."""
         return propose(relax_network(view, ball), labels, self.steps)
-
-    def verified_margins(self, evaluator: Evaluator, region: Region, labels: Ints, proposal: Proposal) -> Float:
-        """Derive the bounds in the proof room."""
-        return evaluator.anchored(region, labels, proposal)
 
     def _margins(self, view: View, ball: Ball, labels: Tensor) -> Tensor:
         return margins(relax_network(view, ball), labels, self.steps, self._slopes)

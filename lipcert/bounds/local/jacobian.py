@@ -12,7 +12,6 @@ Source: RecurJac (Zhang et al. 2019) for boxes; Shi et al. 2022 for linear bound
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -26,12 +25,10 @@ from lipcert.bounds.local.gradients import Gradients
 from lipcert.bounds.local.margins import differences, margins_on_boxes, outputs, proved
 from lipcert.bounds.local.masked_norms import matrix_norms
 from lipcert.bounds.local.method import LocalMethod
-from lipcert.bounds.local.pruning import Slopes, any_two, from_centre
+from lipcert.bounds.local.pruning import any_two, from_centre, sectors_of
 from lipcert.bounds.local.region import Ball
-from lipcert.bounds.local.relaxations import Box
-from lipcert.bounds.local.sectors import Sector
 from lipcert.bounds.local.view import View
-from lipcert.network.operators import Elementwise, Softmax
+from lipcert.network.operators import Softmax
 from lipcert.proof.claims import Norm
 
 _COPIES = 24  # tensors of the size of the coefficients that live at once
@@ -69,7 +66,7 @@ def jacobian(view: View, ball: Ball, rows: Tensor | None = None) -> Jacobian:
     """
     rows = outputs(view, len(ball)) if rows is None else rows
     boxes = relax_network(view, ball).boxes
-    sectors = _sectors(view, ball, boxes, any_two)
+    sectors = sectors_of(view, any_two, boxes, view.trace(ball.centre))
     found = [_jacobian(gradient_boxes(view, boxes, sectors, part), ball) for part in _split(view, rows)]
     ends = (torch.cat(parts, dim=1) for parts in zip(*((f.low, f.high, f.lengths) for f in found), strict=True))
     return Jacobian(*ends)
@@ -113,12 +110,6 @@ def dual_lengths(gradients: Gradients, norm: Norm) -> Tensor:
     return torch.minimum(torch.linalg.vector_norm(size, dim=2), square.clamp(min=0.0).sqrt())
 
 
-def _sectors(view: View, ball: Ball, boxes: Sequence[Box], slopes: Slopes) -> dict[int, Sector]:
-    centre = view.trace(ball.centre)
-    nodes = ((index, node.inputs[0]) for index, node in enumerate(view.nodes) if isinstance(node.op, Elementwise))
-    return {index: slopes(view.activation(index), boxes[source], centre[source]) for index, source in nodes}
-
-
 def _split(view: View, rows: Tensor) -> tuple[Tensor, ...]:
     step = rows_at_a_time(view, len(view.nodes) - 1, len(rows) * _COPIES)
     return torch.split(rows, step, dim=1)
@@ -156,7 +147,7 @@ class JacobianBounds(LocalMethod):
 
     def _margins(self, view: View, ball: Ball, labels: Tensor) -> Tensor:
         boxes, rows = relax_network(view, ball).boxes, differences(view, labels)
-        sectors = _sectors(view, ball, boxes, from_centre)
+        sectors = sectors_of(view, from_centre, boxes, view.trace(ball.centre))
         changes = [least_changes(gradient_boxes(view, boxes, sectors, part), ball) for part in _split(view, rows)]
         at_centre = (rows.flatten(2) @ view(ball.centre)[..., None])[..., 0]
         return torch.maximum(margins_on_boxes(view, boxes, labels), at_centre + torch.cat(changes, dim=1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -15,7 +16,7 @@ from lipcert.bounds.local.region import Ball
 from lipcert.bounds.local.view import View
 from lipcert.network.enclosure import Float
 from lipcert.proof.claims import NORMS, Level, Norm
-from lipcert.proof.local import Evaluator, Ints, Proposal, Region
+from lipcert.proof.local import LOCAL_RULES, Evaluator, Ints, Proposal, Region
 from lipcert.proof.refusal import Refused
 
 
@@ -28,7 +29,7 @@ class LocalMethod(ABC):
         norms: norms it serves.
         cost: what it costs, in words.
         level: of its bounds.
-        derived: whether `verified_margins` derives its bounds again, at level verified.
+        rule: of `proof.local` that derives its bounds again, at level verified; None where there is none.
     """
 
     name: ClassVar[str]
@@ -36,7 +37,12 @@ class LocalMethod(ABC):
     norms: ClassVar[frozenset[Norm]] = frozenset(NORMS)
     cost: ClassVar[str]
     level: ClassVar[Level] = Level.NUMERICAL
-    derived: ClassVar[bool] = False
+    rule: ClassVar[str | None] = None
+
+    @property
+    def derived(self) -> bool:
+        """Whether `verified_margins` derives its bounds again."""
+        return self.rule is not None
 
     def refuses(self, view: View, norm: Norm) -> str | None:
         """Return why this method cannot serve a network, or None where it can."""
@@ -59,11 +65,11 @@ class LocalMethod(ABC):
 
     @torch.no_grad()
     def propose(self, view: View, ball: Ball, labels: Tensor) -> Proposal | None:
-        """Return slopes for `verified_margins` on these samples, None for no others than its own.
+        """Return what `verified_margins` may use on these samples, None for nothing.
 
-        Arguments as in `margins`.
+        Arguments as in `margins`. Here: the norms of the layers, where the norm of the balls needs them.
         """
-        return None
+        return None if ball.norm == "linf" else Proposal(norms=view.norms)
 
     def verified_margins(self, evaluator: Evaluator, region: Region, labels: Ints, proposal: Proposal) -> Float:
         """Return what `margins` does, derived with every rounding error counted. Level: verified.
@@ -77,7 +83,9 @@ class LocalMethod(ABC):
         Raises:
             Refused: this process does not compute as proofs assume, or the method is not `derived`.
         """
-        raise Refused(f"the bounds of '{self.name}' have no verified form")
+        if self.rule is None:
+            raise Refused(f"the bounds of '{self.name}' have no verified form")
+        return LOCAL_RULES[self.rule].derive(evaluator, region, labels, proposal)
 
     @abstractmethod
     def _margins(self, view: View, ball: Ball, labels: Tensor) -> Tensor:
@@ -90,11 +98,7 @@ class Intervals(LocalMethod):
     name: ClassVar[str] = "intervals"
     summary: ClassVar[str] = "interval propagation, intersected with centre +- radius times norms"
     cost: ClassVar[str] = "two forward passes"
-    derived: ClassVar[bool] = True
-
-    def verified_margins(self, evaluator: Evaluator, region: Region, labels: Ints, proposal: Proposal) -> Float:
-        """Derive the bounds in the proof room."""
-        return evaluator.intervals(region, labels)
+    rule: ClassVar[str | None] = "local-intervals/v1"
 
     def _margins(self, view: View, ball: Ball, labels: Tensor) -> Tensor:
         return margins_on_boxes(view, boxes(view, ball), labels)
@@ -106,11 +110,7 @@ class Crown(LocalMethod):
     name: ClassVar[str] = "crown"
     summary: ClassVar[str] = "linear bounds sent backwards from every layer (CROWN)"
     cost: ClassVar[str] = "one backward pass per undecided neuron"
-    derived: ClassVar[bool] = True
-
-    def verified_margins(self, evaluator: Evaluator, region: Region, labels: Ints, proposal: Proposal) -> Float:
-        """Derive the bounds in the proof room."""
-        return evaluator.crown(region, labels, proposal)
+    rule: ClassVar[str | None] = "local-lines/v1"
 
     def _margins(self, view: View, ball: Ball, labels: Tensor) -> Tensor:
         return crown.margins(crown.relax_network(view, ball), labels)
@@ -133,7 +133,7 @@ class AlphaCrown(Crown):
     @torch.no_grad()
     def propose(self, view: View, ball: Ball, labels: Tensor) -> Proposal:
         """Return the optimised slopes."""
-        return alpha_crown.propose(view, ball, labels, self.steps)
+        return replace(alpha_crown.propose(view, ball, labels, self.steps), norms=view.norms)
 
     def _margins(self, view: View, ball: Ball, labels: Tensor) -> Tensor:
         return alpha_crown.margins(alpha_crown.tightened(view, ball, self.steps), labels, self.steps)

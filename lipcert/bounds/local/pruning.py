@@ -28,19 +28,25 @@ Slopes = Callable[[Shape, Box, Tensor], Sector]  # of an activation on a box aro
 
 def any_two(shape: Shape, box: Box, centre: Tensor) -> Sector:
     """Return the slopes between any two points of a region."""
-    return local_sector(shape, opened(box))
+    return local_sector(shape, _opened(box))
 
 
 def from_centre(shape: Shape, box: Box, centre: Tensor) -> Sector:
     """Return the slopes between the centre of a region and other points of it."""
-    return anchored_sector(shape, opened(box), centre)
+    return anchored_sector(shape, _opened(box), centre)
 
 
-def opened(box: Box) -> Box:
+def _opened(box: Box) -> Box:
     """Widen boxes that are points: what rounding has closed may still move, and slopes need a width."""
     low, high = box
     room = torch.finfo(low.dtype).eps ** 0.5 * (1.0 + low.abs())
     return torch.where(low == high, low - room, low), torch.where(low == high, high + room, high)
+
+
+def sectors_of(view: View, slopes: Slopes, boxes: Sequence[Box], centre: Sequence[Tensor]) -> dict[int, Sector]:
+    """Return the sectors of all elementwise nodes from boxes of all nodes and their values at the samples."""
+    inputs = {index: node.inputs[0] for index, node in enumerate(view.nodes) if isinstance(node.op, Elementwise)}
+    return {i: slopes(view.activation(i), boxes[source], centre[source]) for i, source in inputs.items()}
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,10 @@ from torch import Tensor
 from lipcert.bounds.local.covariance import Covariance, Logs, first_logs
 from lipcert.bounds.local.improvement import Goal, improve
 from lipcert.bounds.local.noise import NoiseModel, noise_model
-from lipcert.bounds.local.pruning import Slopes
+from lipcert.bounds.local.pruning import Slopes, sectors_of
 from lipcert.bounds.local.relaxations import Box
 from lipcert.bounds.local.sectors import Sector
 from lipcert.bounds.local.view import View
-from lipcert.network.operators import Elementwise
 
 GROUP_BYTES = 2**27  # of the matrices of one group
 _COPIES = 12  # matrices of all rows that live at once, with what the gradient keeps
@@ -56,11 +55,7 @@ class Setting:
     @property
     def sectors(self) -> dict[int, Sector]:
         """Sectors of all activation nodes."""
-        nodes = ((index, node) for index, node in enumerate(self.view.nodes) if isinstance(node.op, Elementwise))
-        return {
-            index: self.slopes(self.view.activation(index), self.boxes[node.inputs[0]], self.centre[node.inputs[0]])
-            for index, node in nodes
-        }
+        return sectors_of(self.view, self.slopes, self.boxes, self.centre)
 
     def model(self) -> NoiseModel:
         """Return the noise model of the functions."""
@@ -122,7 +117,7 @@ def search(setting: Setting, goal: Goal, steps: int) -> Found:
     for now in range(max(len(f.logs) for f in found)):
         own = [(f.logs[now], part) for f, part in zip(found, parts, strict=True) if now < len(f.logs)]
         sizes = {node: log.shape[1] for part, _ in own for node, log in part.items()}
-        full = {node: order.new_full((len(order), size), torch.nan, dtype=torch.float64) for node, size in sizes.items()}
+        full = {k: setting.eps.new_full((len(order), size), torch.nan) for k, size in sizes.items()}
         for part, samples in own:
             for node, log in part.items():
                 full[node][samples] = log

@@ -25,6 +25,7 @@ from lipcert.proof.claims import Norm
 from lipcert.proof.refusal import Refused
 from lipcert.proof.rules import RULES
 from lipcert.proof.rules.base import Step
+from lipcert.proof.rules.product import needs_witness
 
 
 class View:
@@ -110,6 +111,12 @@ class View:
         """Return a certified bound of the l2 norm of an affine node's linear part; infinite where none is known."""
         steps = self._derived("l2")
         return steps[index].factor if index in steps else math.inf
+
+    @property
+    def norms(self) -> dict[int, float]:
+        """Certified bounds of the l2 norms of the dense and convolution nodes, as `proof.local` wants them proposed."""
+        steps = self._derived("l2")
+        return {i: step.factor for i, step in steps.items() if needs_witness(self.nodes[i].op)}
 
     def _derived(self, norm: Norm) -> dict[int, Step]:
         """Return the steps of the product rule by node; none where it refuses the network."""

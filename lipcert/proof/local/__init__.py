@@ -4,16 +4,39 @@ Lowest first; everything is numpy in float64:
 
 * `arithmetic`: sums with their errors; NaN and infinity spoil one sample, not the batch.
 * `region`: the ball around each sample (`Region`), and the least value of linear functions on it.
-* `straight`: lines below and above piecewise linear activations, for any slopes.
+* `straight`: lines below and above piecewise linear activations, for any slopes; `secants`: their slopes seen from the
+  sample.
 * `affine`: affine nodes on boxes and on linear functions.
-* `boxes`: interval propagation; `backward`: linear functions sent back to the input.
-* `evaluator`: margins made of these; `proposal`: the slopes that a method may suggest to it.
+* `boxes`: interval propagation; `backward`: linear functions sent back to the input; `margins`: from boxes alone.
+* `differences`, `reach`, `anchored`: differences from the sample as functions of the input and of bounded noises, and
+  how far multipliers let them move.
+* `evaluator`: margins made of these; `proposal`: the slopes and multipliers that a method may suggest to it.
+* `certificate`, `witness`, `checker`: claims about samples, in files that `lipcert check` checks.
 
 A method of `bounds.local` proposes (which samples are worth it, with which slopes); this room derives.
 """
 
+from lipcert.proof.local.certificate import BallClaim, LocalCertificate, Samples, any_certificate
+from lipcert.proof.local.checker import LOCAL_RULES, check_local, derived_margins
 from lipcert.proof.local.evaluator import Evaluator
-from lipcert.proof.local.proposal import NOTHING, Ints, Proposal, Slopes
+from lipcert.proof.local.proposal import NOTHING, Ints, Mask, Proposal, Slopes
 from lipcert.proof.local.region import Region
+from lipcert.proof.local.witness import to_arrays as witness_of
 
-__all__ = ["NOTHING", "Evaluator", "Ints", "Proposal", "Region", "Slopes"]
+__all__ = [
+    "LOCAL_RULES",
+    "NOTHING",
+    "BallClaim",
+    "Evaluator",
+    "Ints",
+    "LocalCertificate",
+    "Mask",
+    "Proposal",
+    "Region",
+    "Samples",
+    "Slopes",
+    "any_certificate",
+    "check_local",
+    "derived_margins",
+    "witness_of",
+]

@@ -14,13 +14,12 @@ from lipcert.network.enclosure import Float
 from lipcert.network.operators import Activation, Elementwise
 from lipcert.proof.local.affine import Box
 from lipcert.proof.local.arithmetic import above, below
-from lipcert.proof.local.boxes import Steps, propagate
 from lipcert.proof.local.differences import Differences, Rows, spans
 from lipcert.proof.local.margins import differences, margins_on_boxes
 from lipcert.proof.local.proposal import Ints
 from lipcert.proof.local.reach import reach
-from lipcert.proof.local.region import Region
 from lipcert.proof.local.secants import anchored_sector
+from lipcert.proof.local.surroundings import Surroundings
 from lipcert.proof.refusal import Refused
 
 
@@ -28,10 +27,8 @@ class Anchored:
     """One sample's noises, grown node by node.
 
     Args of the constructor:
-        steps: the network.
+        around: the sample, on an l2 ball.
         boxes: of all nodes on the ball, (1, *shape) each.
-        centre: of all nodes at the sample.
-        eps: radius of an l2 ball that holds the region.
         multipliers: by activation node, (1, *shape): e of `bounds.local.covariance`; any positive numbers.
 
     Attributes:
@@ -41,15 +38,14 @@ class Anchored:
         Refused: an activation is not elementwise.
     """
 
-    def __init__(
-        self, steps: Steps, boxes: Sequence[Box], centre: Sequence[Box], eps: float, multipliers: Mapping[int, Float]
-    ) -> None:
+    def __init__(self, around: Surroundings, boxes: Sequence[Box], multipliers: Mapping[int, Float]) -> None:
+        steps = around.steps
         for node in steps.nodes:
             if isinstance(node.op, Activation) and not isinstance(node.op, Elementwise):
                 raise Refused(f"there are no multipliers for '{node.name}', which is not elementwise")
-        self._steps, self.boxes, self._centre, self._eps = steps, list(boxes), centre, eps
+        self._steps, self.boxes, self._centre, self._eps = steps, list(boxes), around.centre, around.region.eps
         self._multipliers = multipliers
-        self._spans = spans(boxes, centre)
+        self._spans = spans(boxes, around.centre)
         self._differences = Differences(steps, self._spans)
         self._rows: list[Rows] = []
         self._radii: list[Float] = []
@@ -97,30 +93,29 @@ class Anchored:
     def _lengths(self, functions: Rows) -> Float:
         radius, scale = (np.concatenate([np.zeros(0), *parts]) for parts in (self._radii, self._scales))
         functions = functions.widened(len(radius))
-        neurons = Rows.join([functions.take(np.zeros(len(functions.error), dtype=np.bool_))] + [
-            rows.widened(len(radius)) for rows in self._rows
-        ])
+        neurons = Rows.join(
+            [functions.take(np.zeros(len(functions.error), dtype=np.bool_))]
+            + [rows.widened(len(radius)) for rows in self._rows]
+        )
         return reach(neurons, radius, scale, functions, self._eps)
 
 
 def margins_by_multipliers(
-    steps: Steps, boxes: Sequence[Box], region: Region, labels: Ints, sets: Sequence[Mapping[int, Float]]
+    around: Surroundings, boxes: Sequence[Box], labels: Ints, sets: Sequence[Mapping[int, Float]]
 ) -> Float:
     """Return (1, classes - 1) lower bounds of the margins of one sample: those at its centre less how far they move.
 
     Args:
-        steps, boxes: as of `Anchored`.
-        region: one l2 ball.
+        around: of one sample, on an l2 ball.
+        boxes: as of `Anchored`.
         labels: (1,).
         sets: of multipliers, as of `Anchored`, tried in turn until all margins are positive.
     """
-    centre: list[Box] = [(region.centre, region.centre)]
-    for index, node in enumerate(steps.nodes[1:], start=1):
-        centre.append(propagate(steps, index, [centre[i] for i in node.inputs]))
-    at_centre, rows = margins_on_boxes(steps, centre, labels), differences(labels, steps.nodes[-1].size)
+    steps = around.steps
+    at_centre, rows = margins_on_boxes(steps, list(around.centre), labels), differences(labels, steps.nodes[-1].size)
     best = np.full(at_centre.shape, -np.inf)
     for multipliers in sets:
-        noises = Anchored(steps, boxes, centre, region.eps, multipliers)
+        noises = Anchored(around, boxes, multipliers)
         found = below(at_centre, noises.lengths(rows))
         best = np.maximum(best, np.where(np.isfinite(found), found, -np.inf))
         boxes = noises.boxes

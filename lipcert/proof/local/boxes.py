@@ -1,7 +1,7 @@
 """Verified boxes of all nodes by interval propagation.
 
-Affine nodes: see `affine`. The first affine node is better served by its rows: |z - z(x0)| <= eps ||row||_*, with z(x0)
-from the same propagation on the point x0. Maxima, sorting and index maps are monotone in every input and do not round.
+Affine nodes: see `affine`; what their rows say besides: `surroundings`. Maxima, sorting and index maps are monotone in
+every input and do not round.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from lipcert.network.graph import Network
 from lipcert.network.operators import Affine, Concat, Elementwise, Extremum, MaxPool, Reshape, Sort, Sum
 from lipcert.proof.local.affine import AffineStep, Box
 from lipcert.proof.local.arithmetic import above, below
-from lipcert.proof.local.region import Region
 from lipcert.proof.local.straight import STRAIGHT, value_range
 from lipcert.proof.refusal import Refused
 
@@ -53,21 +52,6 @@ class Steps:
         """Whether a node is an affine map of the input, reshaped or not."""
         node = self.nodes[index]
         return isinstance(node.op, Affine) and self.behind_reshapes(node.inputs[0]) == 0
-
-
-def next_box(steps: Steps, region: Region, found: list[Box]) -> Box:
-    """Return the box of the next node, given those of all earlier ones."""
-    index = len(found)
-    low, high = propagate(steps, index, [found[i] for i in steps.nodes[index].inputs])
-    if not steps.is_first(index) or region.norm == "linf":
-        return low, high
-    reach = steps.affine[index].reaches(region.norm)
-    if reach is None:
-        return low, high
-    centre = region.centre.reshape(len(region), *steps.affine[index].source)
-    least, most = steps.affine[index].box(centre, centre)
-    reach = round_up(region.eps * reach)
-    return np.maximum(low, below(least, reach)), np.minimum(high, above(most, reach))
 
 
 def propagate(steps: Steps, index: int, inputs: list[Box]) -> Box:

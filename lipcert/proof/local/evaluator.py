@@ -15,15 +15,17 @@ from lipcert.network.enclosure import Float
 from lipcert.network.graph import Network
 from lipcert.network.normal import normal_form, strip_softmax
 from lipcert.network.operators import Activation, Elementwise
+from lipcert.proof.claims import Norm
 from lipcert.proof.environment import require_ieee
 from lipcert.proof.local.affine import Box
 from lipcert.proof.local.anchored import margins_by_multipliers
 from lipcert.proof.local.backward import Account, Backward
-from lipcert.proof.local.boxes import Steps, next_box
+from lipcert.proof.local.boxes import Steps, propagate
 from lipcert.proof.local.margins import differences, margins_on_boxes, rivals
 from lipcert.proof.local.proposal import NOTHING, Ints, Proposal, Slopes
 from lipcert.proof.local.region import Mask, Region
 from lipcert.proof.local.straight import Lines, kinks, lines
+from lipcert.proof.local.surroundings import Surroundings, lipschitz_bounds
 from lipcert.proof.refusal import Refused
 
 BUDGET = 2**27  # bytes for the coefficients of functions sent back at a time
@@ -45,14 +47,16 @@ class Evaluator:
 
     def __init__(self, network: Network) -> None:
         self.steps = Steps(normal_form(strip_softmax(network)))
+        self._bounds: dict[tuple[Norm, tuple[tuple[int, float], ...]], list[float]] = {}
 
     @np.errstate(all="ignore")
-    def intervals(self, region: Region, labels: Ints) -> Float:
+    def intervals(self, region: Region, labels: Ints, proposal: Proposal = NOTHING) -> Float:
         """Return lower bounds of the label's logit minus each rival's, from boxes alone.
 
         Args:
             region: B balls.
             labels: (B,) classes.
+            proposal: norms.
 
         Returns:
             (B, classes): infinite for the label itself, minus infinity where nothing is proved. Level: verified.
@@ -61,7 +65,9 @@ class Evaluator:
             Refused: the arithmetic of the process is not IEEE 754.
         """
         require_ieee()
-        found = self._boxes(region)
+        around, found = self._around(region, proposal), [region.ends]
+        while len(found) < len(self.steps.nodes):
+            found.append(self._next(around, found))
         return self._settled(margins_on_boxes(self.steps, found, labels), found, region, labels)
 
     @np.errstate(all="ignore")
@@ -70,10 +76,11 @@ class Evaluator:
 
         Args:
             region, labels: see `intervals`.
-            proposal: slopes to try as well.
+            proposal: norms, and slopes to try as well.
         """
         require_ieee()
-        found, relaxed = self._narrowed_boxes(region, proposal)
+        around = self._around(region, proposal)
+        found, relaxed = self._narrowed_boxes(around, proposal)
         return self._settled(self._crown(found, relaxed, region, labels, proposal), found, region, labels)
 
     @np.errstate(all="ignore")
@@ -82,7 +89,7 @@ class Evaluator:
 
         Args:
             region, labels: see `intervals`; l2 balls.
-            proposal: multipliers; those of samples that are proved already are not used.
+            proposal: as of `crown`, and multipliers; those of samples that are proved already are not used.
 
         Raises:
             Refused: as `intervals`; the balls are not l2 balls, or an activation is not elementwise.
@@ -90,13 +97,14 @@ class Evaluator:
         if region.norm != "l2":
             raise Refused(f"multipliers bound margins on l2 balls, not {region.norm}")
         require_ieee()
-        found, relaxed = self._narrowed_boxes(region, proposal)
+        around = self._around(region, proposal)
+        found, relaxed = self._narrowed_boxes(around, proposal)
         best = self._crown(found, relaxed, region, labels, proposal)
         for b in np.flatnonzero(~(best > 0).all(axis=1) & region.valid):
             part = slice(int(b), int(b) + 1)
             boxes = [(low[part], high[part]) for low, high in found]
             sets = [{k: e[part] for k, e in multipliers.items()} for multipliers in proposal.multipliers]
-            tried = margins_by_multipliers(self.steps, boxes, region.take(part), labels[part], sets)
+            tried = margins_by_multipliers(around.take(part), boxes, labels[part], sets)
             best[part] = np.maximum(best[part], tried)
         return self._settled(best, found, region, labels)
 
@@ -112,19 +120,26 @@ class Evaluator:
             best = np.maximum(best, account.below(region.minimum(coefficients)))
         return best
 
-    def _boxes(self, region: Region) -> list[Box]:
-        found: list[Box] = [region.ends]
-        while len(found) < len(self.steps.nodes):
-            found.append(next_box(self.steps, region, found))
-        return found
+    def _around(self, region: Region, proposal: Proposal) -> Surroundings:
+        key = region.norm, tuple(sorted(proposal.norms.items()))
+        if key not in self._bounds:
+            self._bounds[key] = lipschitz_bounds(self.steps.network, region.norm, proposal.norms)
+        return Surroundings.of(self.steps, region, self._bounds[key])
 
-    def _narrowed_boxes(self, region: Region, proposal: Proposal) -> tuple[list[Box], dict[int, Lines]]:
+    def _next(self, around: Surroundings, found: list[Box]) -> Box:
+        """Return the box of the next node, given those of all earlier ones."""
+        index = len(found)
+        box = propagate(self.steps, index, [found[i] for i in self.steps.nodes[index].inputs])
+        return around.narrowed(index, box)
+
+    def _narrowed_boxes(self, around: Surroundings, proposal: Proposal) -> tuple[list[Box], dict[int, Lines]]:
         """Return boxes of all nodes, and lines of all elementwise nodes."""
+        region = around.region
         found, relaxed = [region.ends], dict[int, Lines]()
         back = Backward(self.steps, found, relaxed)
         read = {i for _, node in self.steps.network.activation_nodes() for i in node.inputs}
         for index, node in enumerate(self.steps.nodes[1:], start=1):
-            found.append(next_box(self.steps, region, found))
+            found.append(self._next(around, found))
             if isinstance(node.op, Elementwise):
                 relaxed[index] = lines(node.op, *found[node.inputs[0]])
             if index in read and not self._is_tight(region, index):

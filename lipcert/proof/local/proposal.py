@@ -1,4 +1,4 @@
-"""What a method may propose to the evaluator: slopes and multipliers. None is trusted, and any are admissible."""
+"""What a method may propose to the evaluator: slopes, multipliers, norms. None is trusted, and any are admissible."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from lipcert.network.enclosure import Float
 
 Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 Slopes = Mapping[int, tuple[Float, Float]]
 """By index of an elementwise node: slopes of the lines below and above, (B, 1 or S, *shape) each, for S functions."""
 
@@ -23,13 +24,28 @@ class Proposal:
         margins: for the margins against the rivals, in order.
         entries: by node, positions (B, S) in it that are worth another bound, and slopes for 2 S functions: the lower
             bounds of these entries, then their upper bounds.
-        multipliers: sets of them, each by elementwise node, (B, *shape) positive numbers, for `Evaluator.anchored`; NaN
-            where a set has none for a sample.
+        multipliers: sets of them, each by elementwise node, (B, *shape) positive numbers, for `Evaluator.anchored`;
+            zero where a set has none for a sample.
+        norms: upper bounds of the l2 norms of dense and convolution nodes.
     """
 
     margins: Slopes = field(default_factory=dict)
     entries: Mapping[int, tuple[Ints, Slopes]] = field(default_factory=dict)
     multipliers: Sequence[Mapping[int, Float]] = ()
+    norms: Mapping[int, float] = field(default_factory=dict)
+
+    def take(self, samples: slice | Mask) -> Proposal:
+        """Return the same of some samples."""
+        return Proposal(
+            _taken(self.margins, samples),
+            {node: (rows[samples], _taken(slopes, samples)) for node, (rows, slopes) in self.entries.items()},
+            [{node: e[samples] for node, e in multipliers.items()} for multipliers in self.multipliers],
+            self.norms,
+        )
+
+
+def _taken(slopes: Slopes, samples: slice | Mask) -> Slopes:
+    return {node: (low[samples], high[samples]) for node, (low, high) in slopes.items()}
 
 
 NOTHING = Proposal()

@@ -7,9 +7,9 @@ Theorem. If diag(d, X) - Y Y' >= 0 then for every xi and z = Y xi, c the part of
 
     sum_i z_i^2 / d_i + c_j^2 / X_jj  <=  |xi|^2      for each function j.
 
-Proof. Take a positive definite D >= diag(d, X) as near as you like. Y Y' <= D is the same as Y' D^-1 Y <= I (both say
-that D^(-1/2) Y has norm at most 1), so z' D^-1 z <= |xi|^2; D^-1 is block diagonal too, and c' X^-1 c >= c_j^2 / X_jj by
-Cauchy and Schwarz.
+Proof. Take a positive definite D >= diag(d, X) as near as you like. Y Y' <= D is the same as Y' D^-1 Y <= I (both
+say that D^(-1/2) Y has norm at most 1), so z' D^-1 z <= |xi|^2; D^-1 is block diagonal too, and c' X^-1 c >= c_j^2 /
+X_jj by Cauchy and Schwarz.
 
 Now let xi = (dx, w / sigma), |w_i| <= r_i |dz_i|, dz_i = z_i + delta_i, |delta_i| <= e_i. For t > 0,
 
@@ -19,12 +19,12 @@ With d_i <= sigma_i^2 / (r_i^2 (1 + t)) the terms of z_i cancel, and
 
     c_j^2 <= X_jj (eps^2 + sum_i r_i^2 (1 + 1/t) e_i^2 / sigma_i^2)    where |dx| <= eps.
 
-This is the theorem of `proof.rules.multipliers` with lambda_i = 1 / sigma_i^2 and slopes seen from the sample, its input
-and noises eliminated by Schur complements: the matrix is of the size of the unstable neurons, and one matrix serves all
-functions. X is chosen as what makes the complement of the neurons zero, and a little more.
+This is the theorem of `proof.rules.multipliers` with lambda_i = 1 / sigma_i^2 and slopes seen from the sample, its
+input and noises eliminated by Schur complements: the matrix is of the size of the unstable neurons, and one matrix
+serves all functions. X is chosen as what makes the complement of the neurons zero, and a little more.
 
-Rounding. |fl(Y Y') - Y Y'| <= gamma_k |Y||Y|' with the roundings of N sigma and of the differences counted in k; the row
-sums go to `psd` as in `proof.inequality`, weighted by powers of two.
+Rounding. |fl(Y Y') - Y Y'| <= gamma_k |Y||Y|' with the roundings of N sigma and of the differences counted in k; the
+row sums go to `psd` as in `proof.inequality`, weighted by powers of two.
 
 Sources: LipSDP (Fazlyab et al. 2019); sectors around a point (Yin, Seiler & Arcak 2021).
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -25,6 +25,18 @@ class Case:
     def content(self) -> bytes:
         """The certificate's file."""
         return self.certificate.to_bytes()
+
+
+class Filed(Protocol):
+    """What mutations of files need of a case."""
+
+    @property
+    def content(self) -> bytes:
+        """The certificate's file."""
+
+    @property
+    def network(self) -> Network:
+        """The network that it is about."""
 
 
 Mutation = Callable[[Case, Rng], tuple[bytes, Network] | None]

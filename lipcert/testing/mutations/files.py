@@ -8,7 +8,7 @@ from typing import Any
 
 from lipcert.network.graph import Network
 from lipcert.proof.rules import RULES
-from lipcert.testing.mutations.case import Case, Rng, pick
+from lipcert.testing.mutations.case import Filed, Rng, pick
 
 ODD: tuple[Any, ...] = (
     None,
@@ -33,14 +33,14 @@ TEXTS = (
 )
 
 
-def flip_bit(case: Case, rng: Rng) -> tuple[bytes, Network]:
+def flip_bit(case: Filed, rng: Rng) -> tuple[bytes, Network]:
     """Flip one bit anywhere."""
     content = bytearray(case.content)
     content[rng.integers(len(content))] ^= 1 << int(rng.integers(8))
     return bytes(content), case.network
 
 
-def flip_blob_bit(case: Case, rng: Rng) -> tuple[bytes, Network] | None:
+def flip_blob_bit(case: Filed, rng: Rng) -> tuple[bytes, Network] | None:
     """Flip one bit of the arrays."""
     content = bytearray(case.content)
     start = 8 + struct.unpack("<Q", content[:8])[0]
@@ -50,7 +50,7 @@ def flip_blob_bit(case: Case, rng: Rng) -> tuple[bytes, Network] | None:
     return bytes(content), case.network
 
 
-def cut(case: Case, rng: Rng) -> tuple[bytes, Network]:
+def cut(case: Filed, rng: Rng) -> tuple[bytes, Network]:
     """Cut something off or out, or append it again."""
     content = case.content
     start, end = sorted(rng.integers(0, len(content) + 1, 2).tolist())
@@ -58,7 +58,7 @@ def cut(case: Case, rng: Rng) -> tuple[bytes, Network]:
     return forms[rng.integers(len(forms))], case.network
 
 
-def _parts(case: Case) -> tuple[dict[str, Any], dict[str, Any], bytes]:
+def _parts(case: Filed) -> tuple[dict[str, Any], dict[str, Any], bytes]:
     content = case.content
     (length,) = struct.unpack("<Q", content[:8])
     header = json.loads(content[8 : 8 + length])
@@ -71,14 +71,14 @@ def _file(header: dict[str, Any], document: dict[str, Any] | str, blob: bytes) -
     return struct.pack("<Q", len(whole)) + whole + blob
 
 
-def change_field(case: Case, rng: Rng) -> tuple[bytes, Network]:
+def change_field(case: Filed, rng: Rng) -> tuple[bytes, Network]:
     """Replace a field of the document."""
     header, document, blob = _parts(case)
     document[pick(rng, sorted(document))] = pick(rng, (*ODD, *TEXTS))
     return _file(header, document, blob), case.network
 
 
-def change_keys(case: Case, rng: Rng) -> tuple[bytes, Network]:
+def change_keys(case: Filed, rng: Rng) -> tuple[bytes, Network]:
     """Drop, add or repeat a key of the document."""
     header, document, blob = _parts(case)
     key = pick(rng, sorted(document))
@@ -94,17 +94,17 @@ def change_keys(case: Case, rng: Rng) -> tuple[bytes, Network]:
     return _file(header, pick(rng, forms), blob), case.network
 
 
-def change_digest(case: Case, rng: Rng) -> tuple[bytes, Network]:
+def change_digest(case: Filed, rng: Rng) -> tuple[bytes, Network]:
     """Change one digit of a digest."""
     header, document, blob = _parts(case)
-    key = pick(rng, ("graph_digest", "weights_digest"))
+    key = pick(rng, [key for key in sorted(document) if key.endswith("_digest")])
     digits = list(document[key])
     digits[rng.integers(64)] = "0123456789abcdefABCDEF-"[rng.integers(23)]
     document[key] = "".join(digits)
     return _file(header, document, blob), case.network
 
 
-def change_layout(case: Case, rng: Rng) -> tuple[bytes, Network] | None:
+def change_layout(case: Filed, rng: Rng) -> tuple[bytes, Network] | None:
     """Change dtype, shape or place of an array."""
     header, document, blob = _parts(case)
     names = sorted(set(header) - {"__metadata__"})

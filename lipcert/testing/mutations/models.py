@@ -10,10 +10,10 @@ import numpy as np
 from lipcert.network.enclosure import Enclosure
 from lipcert.network.graph import Network
 from lipcert.network.operators import Conv, Dense, Elementwise, Scale
-from lipcert.testing.mutations.case import Case, Rng, pick
+from lipcert.testing.mutations.case import Filed, Rng, pick
 
 
-def flip_weight_bit(case: Case, rng: Rng) -> tuple[bytes, Network] | None:
+def flip_weight_bit(case: Filed, rng: Rng) -> tuple[bytes, Network] | None:
     """Flip one bit of one weight of the model; the certificate stays."""
     places = [i for i, node in enumerate(case.network.nodes) if isinstance(node.op, (Dense, Conv, Scale))]
     if not places:
@@ -29,7 +29,7 @@ def flip_weight_bit(case: Case, rng: Rng) -> tuple[bytes, Network] | None:
     return case.content, _with_op(case.network, index, replace(op, **{field: Enclosure(changed, numbers.rad)}))
 
 
-def change_slope(case: Case, rng: Rng) -> tuple[bytes, Network] | None:
+def change_slope(case: Filed, rng: Rng) -> tuple[bytes, Network] | None:
     """Give an activation of the model other slopes; the certificate stays."""
     places = [i for i, node in enumerate(case.network.nodes) if isinstance(node.op, Elementwise)]
     if not places:

@@ -10,6 +10,7 @@ import numpy as np
 
 from lipcert.network.graph import Network
 from lipcert.proof.certificate import Certificate
+from lipcert.proof.container import Arrays
 from lipcert.proof.rules import RULES
 from lipcert.testing.mutations.case import Case, Rng, pick
 
@@ -38,15 +39,25 @@ VALUES = (0.0, -0.0, 5e-324, 1e-300, 1e-12, 1.0, 1e12, 1e308, np.nan, np.inf, -n
 
 def change_number(case: Case, rng: Rng) -> tuple[bytes, Network] | None:
     """Negate, zero, swap, scale or replace one number of the witness."""
-    return _with_array(case, rng, _changed_number)
+    return _with_witness(case, changed(case.certificate.witness, rng, changed_number))
 
 
-def _changed_number(array: np.ndarray[Any, Any], rng: Rng) -> np.ndarray[Any, Any]:
-    changed = array.copy()
-    flat, i = changed.reshape(-1), int(rng.integers(array.size))
-    if changed.dtype.kind == "i":
+def change_array(case: Case, rng: Rng) -> tuple[bytes, Network] | None:
+    """Negate, zero, reverse, shorten or retype a whole array of the witness."""
+    return _with_witness(case, changed(case.certificate.witness, rng, changed_array))
+
+
+def _with_witness(case: Case, witness: dict[str, np.ndarray[Any, Any]] | None) -> tuple[bytes, Network] | None:
+    return None if witness is None else (replace(case.certificate, witness=witness).to_bytes(), case.network)
+
+
+def changed_number(array: np.ndarray[Any, Any], rng: Rng) -> np.ndarray[Any, Any]:
+    """Return an array with one number negated, zeroed, swapped, scaled or replaced."""
+    new = array.copy()
+    flat, i = new.reshape(-1), int(rng.integers(array.size))
+    if new.dtype.kind == "i":
         flat[i] = pick(rng, (flat[i] + 1, -flat[i], 0, 2**62, -(2**63)))
-        return changed
+        return new
     match int(rng.integers(6)):
         case 0:
             flat[i] = -flat[i]
@@ -61,15 +72,11 @@ def _changed_number(array: np.ndarray[Any, Any], rng: Rng) -> np.ndarray[Any, An
             flat[i] = np.nextafter(flat[i], float(rng.choice([-np.inf, np.inf])))
         case _:
             flat[i] = pick(rng, VALUES)
-    return changed
+    return new
 
 
-def change_array(case: Case, rng: Rng) -> tuple[bytes, Network] | None:
-    """Negate, zero, reverse, shorten or retype a whole array of the witness."""
-    return _with_array(case, rng, _changed_array)
-
-
-def _changed_array(array: np.ndarray[Any, Any], rng: Rng) -> np.ndarray[Any, Any]:
+def changed_array(array: np.ndarray[Any, Any], rng: Rng) -> np.ndarray[Any, Any]:
+    """Return an array as a whole negated, zeroed, reversed, shortened or retyped."""
     forms: tuple[np.ndarray[Any, Any], ...] = (
         -array,
         np.zeros_like(array),
@@ -83,16 +90,17 @@ def _changed_array(array: np.ndarray[Any, Any], rng: Rng) -> np.ndarray[Any, Any
     return np.asarray(pick(rng, forms))
 
 
-def _with_array(
-    case: Case, rng: Rng, change: Callable[[np.ndarray[Any, Any], Rng], np.ndarray[Any, Any]]
-) -> tuple[bytes, Network] | None:
-    witness = {name: np.asarray(array) for name, array in case.certificate.witness.items()}
+def changed(
+    arrays: Arrays, rng: Rng, change: Callable[[np.ndarray[Any, Any], Rng], np.ndarray[Any, Any]]
+) -> dict[str, np.ndarray[Any, Any]] | None:
+    """Return a witness with one of its arrays changed; None where there is nothing to change."""
+    witness = {name: np.asarray(array) for name, array in arrays.items()}
     names = sorted(name for name, array in witness.items() if array.size)
     if not names:
         return None
     name = pick(rng, names)
     witness[name] = change(witness[name], rng)
-    return replace(case.certificate, witness=witness).to_bytes(), case.network
+    return witness
 
 
 def change_names(case: Case, rng: Rng) -> tuple[bytes, Network]:

@@ -16,9 +16,10 @@ from lipcert.network.operators import Conv, Dense, Elementwise, Scale, Sum
 from lipcert.proof.local.affine import AffineStep
 from lipcert.proof.local.arithmetic import dual_norms, middle
 from lipcert.proof.local.backward import Account, Backward, add_product
-from lipcert.proof.local.boxes import Steps, next_box, propagate
+from lipcert.proof.local.boxes import Steps, propagate
 from lipcert.proof.local.region import Region, linear_on_box
 from lipcert.proof.local.straight import lines, value_range
+from lipcert.proof.local.surroundings import Surroundings, lipschitz_bounds
 from lipcert.testing.build import chain, exact
 from lipcert.testing.zoo import zoo
 
@@ -354,7 +355,8 @@ def test_the_first_layer_holds_its_row_on_the_ball(seed, norm):
     weight = np.vstack([np.diag(_wild(rng, 2)), [3.0, 4.0]])
     steps, x, eps = Steps(chain((2,), Dense(exact(weight), ZERO))), _wild(rng, 1, 2), float(2.0 ** rng.integers(-60, 3))
     region = Region.around(x, eps, norm)
-    low, high = next_box(steps, region, [region.ends])
+    around = Surroundings.of(steps, region, lipschitz_bounds(steps.network, norm, {}))
+    low, high = around.narrowed(1, propagate(steps, 1, [region.ends]))
     for i, length in enumerate(
         [abs(Fraction(weight[0, 0])), abs(Fraction(weight[1, 1])), Fraction(4 if norm == "l1" else 5)]
     ):

@@ -1,0 +1,87 @@
+"""Certificates of samples from a local method: what it proposes, and what `proof.local` derives from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from lipcert.bounds.local.method import LocalMethod
+from lipcert.bounds.local.region import Ball
+from lipcert.bounds.local.view import View
+from lipcert.errors import UsageError
+from lipcert.network.graph import Network
+from lipcert.proof.claims import Norm
+from lipcert.proof.local import (
+    NOTHING,
+    BallClaim,
+    Evaluator,
+    LocalCertificate,
+    Mask,
+    Proposal,
+    Samples,
+    derived_margins,
+    witness_of,
+)
+
+
+@dataclass(frozen=True)
+class Proved:
+    """What was proved of samples.
+
+    Attributes:
+        rows: (N,) which keep their class on the whole ball.
+        certificate: of these, in order; None where there are none. Level: verified.
+    """
+
+    rows: Mask
+    certificate: LocalCertificate | None
+
+
+def certify_samples(
+    network: Network,
+    method: LocalMethod,
+    samples: Samples,
+    eps: float,
+    norm: Norm = "l2",
+    box: tuple[float, float] | None = None,
+) -> Proved:
+    """Return which samples a method proves at level verified, and their certificate.
+
+    The samples are handled at once: give large networks a few at a time.
+
+    Args:
+        network: as read.
+        method: its bounds can be derived again (`LocalMethod.derived`).
+        samples: N.
+        eps, norm, box: of the balls, as in `Ball.around`.
+
+    Raises:
+        UsageError: the method has no verified form or does not serve the network, or the region is wrong.
+        Refused: the network has no verified local bounds, or nothing can be proved in this process.
+    """
+    view = View(network)
+    obstacle = "its bounds have no verified form" if method.rule is None else method.refuses(view, norm)
+    if obstacle is not None or method.rule is None:
+        raise UsageError(f"the method '{method.name}' cannot certify samples: {obstacle}")
+    evaluator, labels = Evaluator(network), torch.from_numpy(samples.labels)
+    ball = Ball.around(view.place(samples.inputs), eps, norm, box)
+    claim = BallClaim(norm, eps, box, samples.digest)
+    chosen, rows = NOTHING, _positive(evaluator, claim, samples, method.rule, NOTHING)
+    proposal = None if rows.all() else method.propose(view, ball, labels.to(view.device))
+    if proposal is not None:
+        again = _positive(evaluator, claim, samples, method.rule, proposal)
+        if again.sum() > rows.sum():
+            chosen, rows = proposal, again
+    if not rows.any():
+        return Proved(rows, None)
+    kept = Samples(samples.inputs[rows], samples.labels[rows])
+    witness = witness_of(chosen.take(rows))
+    claim = BallClaim(norm, eps, box, kept.digest)
+    return Proved(rows, LocalCertificate.of(network, claim, method.rule, witness, kept))
+
+
+def _positive(evaluator: Evaluator, claim: BallClaim, samples: Samples, rule: str, proposal: Proposal) -> Mask:
+    margins = derived_margins(evaluator, claim, samples, rule, proposal)
+    return np.asarray(margins.min(axis=1) > 0)
