@@ -11,24 +11,30 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from lipcert.errors import InconclusiveError, UsageError
 from lipcert.files import read_whole
 from lipcert.proof.claims import Norm, Quantity, logit, margin
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from lipcert.bounds.engine import Bound
     from lipcert.bounds.method import Method
     from lipcert.network.graph import Network
     from lipcert.proof.engines import Engine
-    from lipcert.results import CheckResult, CompareResult, Report
+    from lipcert.proof.local import LocalCertificate
+    from lipcert.results import BallsInfo, CheckResult, CompareResult, Report
+    from lipcert.robustness.requirements import Requirement
+
+    Model = nn.Module | str | PathLike[str] | tuple[Any, str | PathLike[str]]  # what `load` reads
 
 LOWER_SECONDS = 1.0  # time given to the search for a lower bound beside every upper bound
 
 
 def load(
-    model: Any,
+    model: Network | Model,
     *,
     input_shape: Sequence[int] | None = None,
     mean: Sequence[float] | None = None,
@@ -62,7 +68,7 @@ def load(
 
 
 def bound(
-    network: Network | Any,
+    network: Network | Model,
     *,
     input_shape: Sequence[int] | None = None,
     method: str = "auto",
@@ -112,7 +118,7 @@ def _quantity(output: int | tuple[int, int] | Quantity) -> Quantity:
 
 
 def compare(
-    network: Network | Any,
+    network: Network | Model,
     *,
     input_shape: Sequence[int] | None = None,
     methods: Sequence[str] | str = "all",
@@ -135,8 +141,9 @@ def compare(
     from lipcert.results import CompareResult
 
     start = time.perf_counter()
+    names = engine.method_names(methods)  # before anything is computed
     lower = _lower(network, norm, LOWER_SECONDS)
-    rows = engine.compare(network, methods, norm, time_limit=time_limit, progress=progress)
+    rows = engine.compare(network, names, norm, time_limit=time_limit, progress=progress)
     return CompareResult(
         model=documents.model_info(network),
         norm=norm,
@@ -147,7 +154,7 @@ def compare(
 
 
 def certify(
-    network: Network | Any,
+    network: Network | Model,
     data: Any,
     *,
     eps: float | Sequence[float],
@@ -171,16 +178,18 @@ def certify(
     from lipcert.robustness import certifier
     from lipcert.robustness.data import as_dataset
 
-    if not _is_network(network):
+    if _is_network(network):
+        known = network
+    else:
         data = as_dataset(data, settings.pop("scale", None), settings.pop("limit", None))
-        network = _network(network, input_shape, data.images.shape[1:])
+        known = _network(network, input_shape, data.images.shape[1:])
     radii = [eps] if isinstance(eps, (int, float)) else eps
-    return certifier.certify(network, data, eps=radii, norm=norm, **settings)
+    return certifier.certify(known, data, eps=radii, norm=norm, **settings)
 
 
 def check(
     certificate: str | PathLike[str],
-    network: Network | Any,
+    network: Network | Model,
     *,
     input_shape: Sequence[int] | None = None,
     engine: Engine = "float64",
@@ -202,28 +211,39 @@ def check(
             baseline does not have what it needs.
         CertificateError: the file is not a certificate.
     """
-    from lipcert.proof.certificate import Certificate
     from lipcert.proof.checker import check as verdict_of
+    from lipcert.proof.local import LocalCertificate, any_certificate, check_local
     from lipcert.proof.statement import statement
     from lipcert.results import CheckResult, FileDigest
     from lipcert.robustness.baseline import bound_requirements
 
     start = time.perf_counter()
     content = read_whole(certificate, "certificate")  # once: the digest is that of the bytes that are checked
-    loaded = Certificate.from_bytes(content, str(certificate))
+    loaded = any_certificate(content, str(certificate))
     network = _network(network, input_shape)
-    required = bound_requirements(requirements, baseline, loaded.claim.norm, loaded.claim.quantity)
-    verdict = verdict_of(loaded, network, engine)
-    proved = Fraction(loaded.claim.bound) if verdict.valid else None
+    bound: float | None
+    quantity: Quantity | None
+    required: tuple[Requirement, ...]
+    if isinstance(loaded, LocalCertificate):
+        if requirements or baseline is not None:
+            raise UsageError("a certificate of samples claims no bound: nothing can be required of it")
+        bound, quantity, required = None, None, ()
+        verdict = check_local(loaded, network, engine=engine)
+    else:
+        bound, quantity = loaded.claim.bound, loaded.claim.quantity
+        required = bound_requirements(requirements, baseline, loaded.claim.norm, quantity)
+        verdict = verdict_of(loaded, network, engine)
+    proved = None if bound is None or not verdict.valid else Fraction(bound)
     return CheckResult(
         valid=verdict.valid,
         level=None if verdict.level is None else verdict.level.label,
-        bound=loaded.claim.bound if verdict.valid else None,
+        bound=bound if verdict.valid else None,
         norm=loaded.claim.norm,
         rule=loaded.rule,
         reason=verdict.text,
         code=verdict.reason.code,
-        quantity=loaded.claim.quantity if verdict.valid else None,
+        quantity=quantity if verdict.valid else None,
+        balls=_balls(loaded) if verdict.valid and isinstance(loaded, LocalCertificate) else None,
         engine=engine,
         statement=statement(network),
         certificate=FileDigest(path=str(certificate), sha256=hashlib.sha256(content).hexdigest()),
@@ -231,6 +251,15 @@ def check(
         requirements=tuple(requirement.judge(proved) for requirement in required),
         seconds=time.perf_counter() - start,
     )
+
+
+def _balls(certificate: LocalCertificate) -> BallsInfo:
+    """Return what a valid certificate of samples, which it holds, claims."""
+    from lipcert.results import BallsInfo
+
+    assert certificate.samples is not None
+    claim, samples = certificate.claim, certificate.samples
+    return BallsInfo(eps=claim.eps, box=claim.box, samples=len(samples.labels), data_digest=claim.data_digest)
 
 
 def methods() -> tuple[Method, ...]:
@@ -248,17 +277,29 @@ def _lower(network: Network, norm: Norm, seconds: float) -> float | None:
     return lower_bound(network, norm, seconds=seconds).value
 
 
-def _is_network(model: Any) -> bool:
+def _is_network(model: Network | Model) -> TypeGuard[Network]:
     from lipcert.network.graph import Network
 
     return isinstance(model, Network)
 
 
-def _network(model: Any, input_shape: Sequence[int] | None, otherwise: Sequence[int] | None = None) -> Network:
-    """Return a network as it is, and read anything else; `otherwise` is the shape for a module without one."""
+def _network(
+    model: Network | Model, input_shape: Sequence[int] | None, images: tuple[int, ...] | None = None
+) -> Network:
+    """Return a network as it is, and read anything else; `images` is the shape of the data, where there are some."""
     if _is_network(model):
-        network: Network = model
-        return network
-    if input_shape is None and not isinstance(model, (str, PathLike, tuple)):
-        input_shape = otherwise
+        return model
+    if input_shape is None and images is not None and hasattr(model, "parameters"):
+        input_shape = getattr(model, "input_shape", None) or _shape_for(model, images)
     return load(model, input_shape=input_shape)
+
+
+def _shape_for(model: Any, images: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Return the shape in which a module in eval mode takes images; None where `load` will refuse the model."""
+    from torch import nn
+
+    from lipcert.network.readers.torch.shapes import shape_for_images
+
+    if not isinstance(model, nn.Module):
+        return None
+    return images if any(part.training for part in model.modules()) else shape_for_images(model, images)

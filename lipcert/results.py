@@ -331,11 +331,26 @@ class Report(Result):
     exhibits: tuple[Exhibit, ...] = ()
 
 
+class BallsInfo(Document):
+    """What a certificate of samples claims: all inputs within eps of each of them keep its class.
+
+    Attributes:
+        eps: radius of the balls, in raw input units. box: least and largest value of an input, null for none.
+        samples: how many. data_digest: SHA-256 of the samples, see `lipcert.proof.local.Samples`.
+    """
+
+    eps: FiniteFloat
+    box: tuple[FiniteFloat, FiniteFloat] | None
+    samples: Count
+    data_digest: str
+
+
 class CheckResult(Result):
     """The checker's verdict on a certificate (schema ``lipcert.check/v1``).
 
     Attributes:
         bound, quantity: what is claimed, null where the claim is not proved. reason: the verdict in one line.
+        balls: what is claimed by a certificate of samples, null where it is not proved and for other certificates.
         code: the reason for machines, one of those of `lipcert.proof.Reason`.
         engine: the arithmetic that checked. statement: the network that the claim speaks of, in words.
         certificate, model: the files that were read. requirements: the verdicts on what was required of the bound.
@@ -350,12 +365,60 @@ class CheckResult(Result):
     reason: str
     code: str | None = None
     quantity: QuantityName | None = None
+    balls: BallsInfo | None = None
     engine: Literal["float64", "exact"] = "float64"
     statement: str | None = None
     certificate: FileDigest | None = None
     model: FileDigest | None = None
     requirements: tuple[RequirementResult, ...] = ()
     seconds: Seconds
+
+
+class RunRow(Document):
+    """One run among several; its maps are those of its report, per eps.
+
+    Attributes:
+        name: what the run was called by: its folder or file.
+        gained, lost: samples that this run certifies and the first one does not, and the other way round; null where
+            the runs have no records of the same samples.
+    """
+
+    name: str
+    model: ModelInfo
+    method: str
+    level: LevelName
+    samples: Count
+    clean_count: Count
+    certified_count: dict[str, Count]
+    attacked_count: dict[str, Count]
+    unknown_count: dict[str, Count]
+    mean_certified_radius: FiniteFloat
+    bound: FiniteFloat | None
+    lower_bound: FiniteFloat | None
+    curve: tuple[tuple[FiniteFloat, Fraction], ...]
+    per_method: tuple[StageResult, ...]
+    seconds: Seconds
+    samples_per_second: FiniteFloat
+    device: str
+    gained: dict[str, Count] | None = None
+    lost: dict[str, Count] | None = None
+
+
+class RunsResult(Document):
+    """Several runs side by side (schema ``lipcert.runs/v1``), in the order given.
+
+    Attributes:
+        eps: all radii that any run was asked for; a run says nothing of one that is not in its maps.
+        same_samples: whether all runs are about the same samples; where not, their fractions cannot be compared.
+        notes: what else differs.
+    """
+
+    schema_: Literal["lipcert.runs/v1"] = Field(default="lipcert.runs/v1", alias="schema")
+    norm: NormName
+    eps: tuple[FiniteFloat, ...]
+    same_samples: bool
+    rows: tuple[RunRow, ...]
+    notes: tuple[str, ...] = ()
 
 
 class NodeInfo(Document):
@@ -459,3 +522,45 @@ class PlanResult(Document):
     time_limit: Seconds | None
     budget_per_sample: Seconds | None
     stages: tuple[PlannedStage, ...]
+
+
+class OutputChange(Document):
+    """How far one output of a regression network can move, over all samples.
+
+    Attributes:
+        output: position, from 0.
+        largest, mean: of the samples' bounds of the change, in the units of the output.
+        lower, upper: all values that the output can take around any of the samples lie between them.
+    """
+
+    output: Count
+    largest: FiniteFloat
+    mean: FiniteFloat
+    lower: FiniteFloat
+    upper: FiniteFloat
+
+
+class RegressionReport(Document):
+    """How far the outputs of a regression network can move (schema ``lipcert.regression/v1``).
+
+    Attributes:
+        eps: radii, in units of `per_input`: the radius of each input for eps 1, raw input units.
+        changes: by eps, as ``format(eps, 'g')``. scale: outputs count as this factor times those of the network.
+        methods: what the intervals come from. bound: the global bound of the network with its outputs in both signs.
+        intervals: path of the intervals of all samples, or null.
+    """
+
+    schema_: Literal["lipcert.regression/v1"] = Field(default="lipcert.regression/v1", alias="schema")
+    model: ModelInfo
+    samples: Count
+    norm: NormName
+    eps: tuple[FiniteFloat, ...]
+    level: LevelName
+    methods: tuple[str, ...]
+    changes: dict[str, tuple[OutputChange, ...]]
+    bound: BoundResult
+    per_input: tuple[FiniteFloat, ...]
+    scale: tuple[FiniteFloat, ...]
+    seconds: Seconds
+    intervals: str | None
+    notes: tuple[str, ...] = ()

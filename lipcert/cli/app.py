@@ -18,7 +18,7 @@ from typing import Annotated, Any, Protocol, runtime_checkable
 
 import typer
 
-from lipcert.cli import bound, certify, check, compare, config, doctor, inspect, show
+from lipcert.cli import bound, certify, check, compare, config, doctor, inspect, report, show
 from lipcert.cli.command import Interrupted
 from lipcert.errors import InconclusiveError, LipcertError
 
@@ -58,6 +58,7 @@ def build() -> typer.Typer:
     app.callback(invoke_without_command=True)(_root)
     for command in COMMANDS:
         command.register(app)
+    report.register(app)
     return app
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import typer
 
@@ -24,6 +24,19 @@ if TYPE_CHECKING:
     from lipcert.robustness.processes import Processes
 
 _RUN = "Run"
+_NUMBERS = "Regression"
+
+
+class Faces(Protocol):
+    """Which faces of a report are written beside those that always are."""
+
+    @property
+    def parquet(self) -> bool:
+        """The samples as Parquet."""
+
+    @property
+    def figures(self) -> bool:
+        """Each figure as a file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +53,7 @@ class CertifyOptions(Gate):
     eps: Annotated[
         list[str], typer.Option(metavar="E", help="Radius in raw input units, such as 0.5 or 8/255; repeatable.")
     ]
-    norm: Annotated[Norm, typer.Option(help="Norm of the ball.")] = "l2"
+    norm: Annotated[Norm, typer.Option(help="How the change of an input is measured.")] = "l2"
     method: Annotated[
         str,
         typer.Option(
@@ -50,7 +63,10 @@ class CertifyOptions(Gate):
     ] = "cascade"
     level: Annotated[
         Literal["numerical", "verified", "verified-exec"],
-        typer.Option(help="What a certified sample must be; verified-exec covers the deployed forward pass."),
+        typer.Option(
+            help="What counts: numerical leaves rounding out, verified counts that of the proof, verified-exec that of "
+            "the deployed forward pass too."
+        ),
     ] = "verified"
     arithmetic: Annotated[
         Literal["float32", "float64", "float16", "bfloat16", "tf32"] | None,
@@ -67,6 +83,20 @@ class CertifyOptions(Gate):
     radius: Annotated[
         bool, typer.Option("--radius", help="Search each sample's certified radius with the local methods too.")
     ] = False
+    task: Annotated[
+        Literal["classification", "regression"],
+        typer.Option(help="What the outputs are: classes (or one logit, labels 0 and 1), or numbers."),
+    ] = "classification"
+    per_input: Annotated[
+        str | None,
+        typer.Option(metavar="H,..", help="Radius of each input at eps 1; boxes in linf.", rich_help_panel=_NUMBERS),
+    ] = None
+    output_scale: Annotated[
+        str | None, typer.Option(metavar="S,..", help="Units of the outputs: a factor.", rich_help_panel=_NUMBERS)
+    ] = None
+    output_offset: Annotated[
+        str | None, typer.Option(metavar="B,..", help="Added to the scaled outputs.", rich_help_panel=_NUMBERS)
+    ] = None
     top_k: Annotated[
         int, typer.Option(metavar="K", min=1, help="The label has to stay among the K largest outputs.")
     ] = 1
@@ -112,9 +142,13 @@ def run(options: CertifyOptions) -> int:
     from lipcert.report.markdown import report_markdown
     from lipcert.robustness.processes import joined
 
-    if options.explain:
+    if options.explain and options.task == "classification":
         return _explain(options)
     folder = _prepare(options)
+    if options.task == "regression":
+        from lipcert.cli.regression import run_regression
+
+        return run_regression(options, folder)
     with options.watched(), joined() as processes:
         if not processes.first:  # one of them speaks
             options = replace(options, quiet=True)
@@ -125,7 +159,7 @@ def run(options: CertifyOptions) -> int:
         return code
     options.tell(report_alerts(report), report_markdown(report), ())
     if folder is not None:
-        _write_faces(options, folder, report)
+        write_faces(options, folder, report)
     if options.json:
         show.document(report)
     else:
@@ -205,7 +239,8 @@ def _prepare(options: CertifyOptions) -> Path | None:
     return options.report
 
 
-def _write_faces(options: CertifyOptions, folder: Path, report: Report) -> None:
+def write_faces(options: Faces, folder: Path, report: Report) -> None:
+    """Write every face of a report into a folder; raises UsageError where one cannot be written."""
     from lipcert.report.figure_files import write_figures
     from lipcert.report.html import report_page
     from lipcert.report.json import write_document, write_text

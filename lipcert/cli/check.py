@@ -95,10 +95,16 @@ def summary(result: CheckResult, options: CheckOptions) -> list[Text]:
 
 
 def renewal(options: CheckOptions) -> str:
-    """Return the command that certifies the model anew, for the same norm and quantity."""
-    from lipcert.proof.certificate import Certificate
+    """Return the command that certifies the model anew, for the same norm and quantity or radius."""
+    from lipcert.files import read_whole
+    from lipcert.proof.local import LocalCertificate, any_certificate
 
-    claim = Certificate.load(options.cert).claim
+    loaded = any_certificate(read_whole(options.cert, "certificate"), str(options.cert))
+    if isinstance(loaded, LocalCertificate):
+        return shlex.join(
+            ["lipcert", "certify", options.model, "--norm", loaded.claim.norm, "--eps", f"{loaded.claim.eps:g}"]
+        )
+    claim = loaded.claim
     words = ["lipcert", "bound", options.model, "--norm", claim.norm]
     if claim.quantity != "output":
         words += ["--output", "-".join(claim.quantity.removeprefix("logit ").removeprefix("margin ").split())]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -10,6 +11,7 @@ from lipcert.cli import show
 from lipcert.cli.command import Interrupted
 
 Advance = Callable[[int, int], None]
+BETWEEN = 30.0  # seconds between two lines in a log
 
 
 class Tracker:
@@ -47,11 +49,35 @@ def tracked(*, quiet: bool, kept: bool) -> Iterator[Tracker]:
             tracker.interrupt(kept)
 
 
+class Lines:
+    """Tells on a line of its own how far the run is, now and then: for logs, where a bar would be noise."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._told = clock, clock()
+        self._start: tuple[int, float] | None = None  # samples of an earlier run that is resumed, and when it began
+
+    def __call__(self, done: int, total: int) -> None:
+        """Take how far the run is."""
+        from lipcert.report import numbers
+
+        now = self._clock()
+        first, start = self._start = self._start or (done, now)
+        if now - self._told < BETWEEN:
+            return
+        self._told = now
+        rate = (done - first) / (now - start) if now > start else 0.0
+        left = f", {numbers.near(rate)}/s, {numbers.duration((total - done) / rate)} left" if rate else ""
+        show.remark(f"{numbers.count(done)} of {numbers.count(total)} samples{left}", quiet=False)
+
+
 @contextmanager
 def _bar(*, quiet: bool) -> Iterator[Advance]:
-    """Give a function that moves a bar with rate and time left, where there is a terminal."""
-    if not show.has_bars(quiet=quiet):
+    """Give a function that moves a bar with rate and time left, or, where there is no terminal, writes lines."""
+    if quiet:
         yield lambda done, total: None
+        return
+    if not show.has_bars(quiet=quiet):
+        yield Lines()
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -1,1 +1,1 @@
-"""The faces of a result: JSON with published schemas, a page, Markdown and JUnit."""
+"""The faces of a result: JSON with published schemas, pages, Markdown, JUnit, tables of samples, figures."""

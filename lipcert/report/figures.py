@@ -141,13 +141,18 @@ def outlines(report: Report, x: Axis) -> tuple[list[Point], list[Point]]:
 
     Between two points the certified accuracy is drawn with the later value, the attacked one with the earlier.
     """
-    curve = _thin(_until(sorted(report.curve), x.end))
-    lower = falling([(x.place(eps), 100 - SHARES.place(share)) for eps, share in curve], keep_earlier=False)
+    lower = certified_outline(report.curve, x)
     shares = sorted((float(key), share) for key, share in report.empirical_robust_accuracy.items())
     if not shares:
         return lower, []
     measured = [(0.0, report.clean_accuracy), *shares]
     return lower, falling([(x.place(eps), 100 - SHARES.place(share)) for eps, share in measured], keep_earlier=True)
+
+
+def certified_outline(curve: Sequence[Point], x: Axis) -> list[Point]:
+    """Return the corners of certified accuracy in per cent, given pairs (eps, fraction)."""
+    shown = _thin(_until(sorted(curve), x.end))
+    return falling([(x.place(eps), 100 - SHARES.place(share)) for eps, share in shown], keep_earlier=False)
 
 
 def histogram_figure(histogram: Histogram, eps: Sequence[float]) -> HistogramFigure:

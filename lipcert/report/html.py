@@ -6,8 +6,8 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from lipcert.report import comparison_figures, facts, figures, numbers, wording
-from lipcert.results import CompareResult, Report
+from lipcert.report import comparison_figures, facts, figures, numbers, run_figures, wording
+from lipcert.results import CompareResult, Report, RunsResult
 
 
 def report_page(report: Report, samples: str | None = None) -> str:
@@ -47,6 +47,12 @@ def compare_page(result: CompareResult) -> str:
             failed=[row for row in result.rows if row.bound is None],
         )
     )
+
+
+def runs_page(result: RunsResult) -> str:
+    """Return several runs side by side as a page."""
+    page = _environment().get_template("runs.html.j2")
+    return page.render(result=result, curves=run_figures.curves_figure(result))
 
 
 @cache

@@ -16,7 +16,9 @@ from lipcert.results import (
     Document,
     InspectResult,
     PlanResult,
+    RegressionReport,
     Report,
+    RunsResult,
 )
 
 PUBLISHED: tuple[type[Document], ...] = (
@@ -27,6 +29,8 @@ PUBLISHED: tuple[type[Document], ...] = (
     InspectResult,
     DoctorResult,
     PlanResult,
+    RegressionReport,
+    RunsResult,
 )
 
 

@@ -26,7 +26,7 @@ def text(result: Result) -> str:
     shown = _overview(result)
     table = [shown.head, *shown.rows] if shown.head else list(shown.rows)
     words = shown.words if shown.head else frozenset(range(2))
-    lines = [shown.title, *_aligned(table, words), *shown.lines, *_verdicts(result)]
+    lines = [shown.title, *_aligned(table, words), *shown.lines, *_below(result)]
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -60,7 +60,7 @@ def html(result: Result) -> str:
     )
     rows = "".join(f"<tr>{_cells(row, words)}</tr>" for row in shown.rows)
     table = f"<table>{f'<thead><tr>{head}</tr></thead>' if head else ''}<tbody>{rows}</tbody></table>" if rows else ""
-    below = "".join(f"<div>{escape(line)}</div>" for line in (*shown.lines, *_verdicts(result)))
+    below = "".join(f"<div>{escape(line)}</div>" for line in (*shown.lines, *_below(result)))
     return f"<div><strong>{escape(shown.title)}</strong>{table}{below}</div>"
 
 
@@ -75,12 +75,19 @@ def plot(result: Result) -> Any:
         case CompareResult():
             drawings = plots.comparison_drawings(result)
         case BoundResult():
-            drawings = plots.bound_drawings(result)
+            drawings = plots.bound_drawings(result) or plots.comparison_drawings(_alone(result))
     if not drawings:
         raise UsageError(f"there is nothing to draw of {brief(result)}")
     figure: Any = plots.drawn(drawings)
     figure._repr_png_ = partial(_png, figure)  # it is made without pyplot, which would show it
     return figure
+
+
+def _alone(result: BoundResult) -> CompareResult:
+    """Return a comparison of one bound: how it stands to its lower bound is what can be drawn of it."""
+    return CompareResult(
+        model=result.model, norm=result.norm, lower_bound=result.lower_bound, rows=(result,), seconds=result.seconds
+    )
 
 
 def _png(figure: Any) -> bytes:
@@ -161,10 +168,11 @@ def _overview(result: Result) -> Overview:
     raise TypeError(f"no overview of a {type(result).__name__} is known")
 
 
-def _verdicts(result: Result) -> list[str]:
-    if not isinstance(result, (Report, CheckResult)):
-        return []
-    return [overview.verdict(requirement) for requirement in result.requirements]
+def _below(result: Result) -> list[str]:
+    """Return notes and verdicts."""
+    notes = result.notes if isinstance(result, (Report, BoundResult)) else ()
+    required = result.requirements if isinstance(result, (Report, CheckResult)) else ()
+    return [*(f"note: {note}" for note in notes), *map(overview.verdict, required)]
 
 
 def _cells(row: Sequence[str], words: frozenset[int]) -> str:

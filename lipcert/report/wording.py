@@ -202,6 +202,11 @@ def exhibit(shown: Exhibit) -> str:
 
 def check_claim(result: CheckResult) -> str:
     """Say what a valid certificate proves."""
+    if result.balls is not None:
+        count, eps = result.balls.samples, numbers.plain(result.balls.eps, 9)
+        box = "" if result.balls.box is None else f" within {list(result.balls.box)}"
+        samples = "1 sample keeps its class" if count == 1 else f"{count} samples keep their classes"
+        return f"{samples} for all changes of {result.norm} size ≤ {eps}{box}"
     return f"{result.norm} bound of the {result.quantity} ≤ {numbers.up(result.bound, 9)}"
 
 

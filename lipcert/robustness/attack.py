@@ -150,9 +150,7 @@ class Attacker:
             x = self._project(x + length * steepest(uphill, self.norm), centre[active], eps)
         return won, points, (best.abs() <= CLOSE * start).cpu().numpy()
 
-    def _counts(
-        self, values: Tensor, x: Tensor, images: Images, labels: Labels, active: Tensor, eps: float
-    ) -> Tensor:
+    def _counts(self, values: Tensor, x: Tensor, images: Images, labels: Labels, active: Tensor, eps: float) -> Tensor:
         """Return which points are misclassified (or tie), alone too, and certainly inside the ball."""
         hit = values >= 0
         rows = torch.nonzero(hit)[:, 0]

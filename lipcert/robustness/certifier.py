@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -19,8 +19,9 @@ import numpy as np
 import torch
 
 from lipcert.bounds.lower import lower_bound
-from lipcert.errors import UsageError
+from lipcert.errors import InconclusiveError, UsageError
 from lipcert.network.graph import Network
+from lipcert.proof.claims import Level
 from lipcert.results import PlanResult, Report
 from lipcert.robustness.adversarial import save_adversarial
 from lipcert.robustness.attack import Attacker
@@ -43,6 +44,7 @@ from lipcert.robustness.shards import unite
 from lipcert.robustness.stages import GlobalStage
 from lipcert.robustness.streams import Images, Stream
 from lipcert.robustness.summary import make_report
+from lipcert.robustness.tasks import LOGITS, ends_in_sigmoid, two_logits
 from lipcert.robustness.verdicts import Ints, Verdicts
 
 Progress = Callable[[int, int], None]
@@ -88,10 +90,11 @@ def certify(
         InconclusiveError: no bound at the level asked for.
     """
     started, start = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
-    chosen = _settings(settings)
+    chosen, given = _settings(settings), network
     clock = Clock(chosen.time_limit, chosen.budget_per_sample)
     baseline = None if chosen.baseline is None else read_baseline(chosen.baseline)
     requirements = _requirements(chosen, baseline)
+    network = _as_classifier(given, chosen)
     dataset = hinted(network, _fitting(network, as_dataset(data, scale, limit)), chosen.eps, chosen.norm, say)
     if baseline is not None:
         baseline.require_samples(requirements, dataset.digest, chosen.shard)
@@ -99,7 +102,7 @@ def certify(
     index = _shard(own, len(dataset))
     device = pick_device(own.device)
     plan = make_plan(network, chosen, device)
-    basis = _with_lower(make_basis(network, chosen), dataset, chosen)
+    basis = _with_lower(_bound(given, network, chosen), dataset, chosen)
     probe = dataset.images[:PROBE], dataset.labels[:PROBE]
     first = GlobalStage.probed(basis.passes(len(dataset)), basis.margins, chosen.eps, *probe)
     attacker = _attacker(network, chosen, dataset, device)
@@ -133,6 +136,7 @@ def explain(
         UsageError, UnsupportedError: as of `certify`.
     """
     chosen = _settings(settings)
+    network = _as_classifier(network, chosen)
     dataset = _fitting(network, as_dataset(data, scale, limit))
     device = pick_device(chosen.device)
     plan = make_plan(network, chosen, device)
@@ -178,11 +182,32 @@ def _requirements(chosen: Settings, baseline: Baseline | None) -> tuple[Requirem
     return requirements
 
 
-def _fitting(network: Network, dataset: Dataset) -> Dataset:
+def _as_classifier(network: Network, chosen: Settings) -> Network:
+    """Return the network with one output per class."""
     classes = network.nodes[-1].size
-    if classes < 2:
-        raise UsageError("the network has a single output: certification needs one output per class")
-    return fit(dataset, network.input_shape, classes)
+    if classes == 1 and chosen.certificate is not None:
+        raise UsageError("a network with one output takes no certificate: its bound is computed in no time")
+    if classes == 1 and chosen.level == Level.VERIFIED_EXEC.label and ends_in_sigmoid(network):
+        raise InconclusiveError(
+            "level verified-exec is out of reach: a rounded sigmoid may be 1/2 where its input is not 0; export the "
+            "model without it, or use --level verified"
+        )
+    if chosen.top_k >= max(classes, 2):
+        raise UsageError(f"top_k is {chosen.top_k}: the network has {max(classes, 2)} classes")
+    return two_logits(network) if classes == 1 else network
+
+
+def _bound(given: Network, network: Network, chosen: Settings) -> Basis:
+    """Return the basis; certificates are saved where they are about the network as given."""
+    if network is given:
+        return make_basis(network, chosen)
+    return make_basis(network, replace(chosen, folder=None, resume=False, save_adversarial=False))
+
+
+def _fitting(network: Network, dataset: Dataset) -> Dataset:
+    if network.nodes[-1].size == 2 and network.nodes[-1].name == LOGITS and dataset.labels.max() > 1:
+        raise UsageError("the network has a single output: labels are 0 and 1; for numbers, use --task regression")
+    return fit(dataset, network.input_shape, network.nodes[-1].size)
 
 
 def _shard(chosen: Settings, total: int) -> Ints:

@@ -23,7 +23,7 @@ from lipcert.errors import UsageError
 from lipcert.robustness.folders import open_folder
 from lipcert.robustness.items import Items, is_items
 from lipcert.robustness.loaders import collect
-from lipcert.robustness.npz import WHAT, open_npz
+from lipcert.robustness.npz import WHAT, feature_names, open_npz
 from lipcert.robustness.streams import Images, Raw, Shape, Stream, blocks, survey, to_units
 
 Labels = npt.NDArray[np.int64]
@@ -43,6 +43,7 @@ class Dataset:
         sha256: digest of the file, or None where there is none.
         box: least and largest value that an input may have; attacks stay inside.
         notes: what was decided on the way (shown in the report).
+        features: names of a sample's entries in C order, where they are known: then a sample is no picture.
     """
 
     images: Images | Stream
@@ -51,6 +52,7 @@ class Dataset:
     sha256: str | None = None
     box: tuple[float, float] = (0.0, 1.0)
     notes: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -106,7 +108,8 @@ def load_data(path: str | PathLike[str], scale: float | None = None, limit: int 
         found = make_dataset(files, classes, str(path), scale, limit)
         return replace(found, notes=notes + found.notes)
     images, labels, digest = open_npz(path)
-    return replace(make_dataset(images, labels, str(path), scale, limit), sha256=digest)
+    names = feature_names(path, math.prod(images.shape[1:]))
+    return replace(make_dataset(images, labels, str(path), scale, limit), sha256=digest, features=names)
 
 
 def make_dataset(

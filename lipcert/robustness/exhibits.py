@@ -105,7 +105,7 @@ def _exhibit(
 ) -> Exhibit:
     index = int(verdicts.index[row])
     sample = dataset.images[np.array([index])][0].astype(np.float64)
-    drawn = planes(sample)
+    drawn = None if dataset.features else planes(sample)
     point = None if broken is None else broken.point
     return Exhibit(
         kind=kind,
@@ -114,7 +114,7 @@ def _exhibit(
         predicted=int(verdicts.predicted[row]),
         radius=float(verdicts.radius[row]),
         picture=None if drawn is None else picture(drawn, dataset.box),
-        features=features(sample, point, ()) if drawn is None else (),
+        features=features(sample, point, dataset.features) if drawn is None else (),
         adversarial=None if broken is None else _adversarial(broken, drawn, dataset.box),
     )
 

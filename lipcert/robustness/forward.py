@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -142,8 +143,8 @@ class ForwardPass:
     def _torch(self) -> TorchNetwork:
         return compile_network(self.network, "cpu", self._dtype, chunk=DOT_CHUNK)
 
-    def __call__(self, images: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Forward:
-        """Run a batch (N, *input_shape) of float32 images."""
+    def __call__(self, images: npt.NDArray[np.float32] | Float) -> Forward:
+        """Run a batch (N, *input_shape) of float32 images; of float64 ones, where the pass is in float64."""
         with torch.no_grad(), full_precision():
             x = torch.from_numpy(images).to(self._dtype)
             norms: dict[int, Float] = {}

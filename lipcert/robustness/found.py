@@ -72,7 +72,8 @@ def _with_pairs(network: Network, settings: Settings, found: Found, bound: Bound
     if settings.quantity != "margins" or bound.certificate.rule not in SERVED:
         return found
     try:
-        pairs = engine.bound(network, bound.method, settings.norm, quantity="margins", time_limit=settings.bound_seconds)
+        limit = settings.bound_seconds
+        pairs = engine.bound(network, bound.method, settings.norm, quantity="margins", time_limit=limit)
     except (InconclusiveError, UsageError) as error:
         return replace(found, notes=(f"no bounds of single margins: {error}",))
     saved = _save(pairs.certificate, settings, MARGINS)

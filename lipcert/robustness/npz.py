@@ -21,9 +21,9 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from lipcert.errors import UsageError
+from lipcert.errors import UsageError, one_line
 
-IMAGES, LABELS = "images", "labels"
+IMAGES, LABELS, FEATURES = "images", "labels", "features"
 WHAT = "an .npz file with the arrays 'images' (N, ...) and 'labels' (N,)"
 
 _LOCAL_HEADER = 30  # bytes before the name of a member; the lengths of name and extra field stand at byte 26
@@ -57,6 +57,26 @@ def open_npz(path: str | PathLike[str]) -> tuple[npt.NDArray[Any], npt.NDArray[A
     except Exception as error:  # what numpy and zipfile raise on damage is not part of their interface
         raise UsageError(f"cannot read the data '{path}': {_reason(error)}; the data is {WHAT}") from None
     return images, labels, digest
+
+
+def feature_names(path: str | PathLike[str], entries: int) -> tuple[str, ...]:
+    """Return the names of a sample's entries from the array 'features' of a file, nothing where there is none.
+
+    Raises:
+        UsageError: the array holds something else than one word for each of the `entries`.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if FEATURES not in (name.removesuffix(".npy") for name in archive.namelist()):
+                return ()
+            with archive.open(_member(archive, FEATURES)) as stored:
+                names = np.lib.format.read_array(stored, allow_pickle=False)
+                _read_through(stored)
+    except Exception as error:  # as in `open_npz`
+        raise UsageError(f"cannot read the names of features in '{path}': {_reason(error)}") from None
+    if names.dtype.kind != "U" or names.shape != (entries,):
+        raise UsageError(f"the array '{FEATURES}' of '{path}' must hold one name for each of the {entries} entries")
+    return tuple(one_line(str(name)) for name in names)
 
 
 def _require_archive(file: IO[bytes], path: Path) -> None:

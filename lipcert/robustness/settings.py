@@ -91,7 +91,8 @@ class Settings:
             raise UsageError(f"eps {wrong[0]} is not a radius: a positive number is needed")
         if len(set(self.keys)) < len(eps):
             raise UsageError(f"two radii are equal to six digits: {', '.join(map(repr, eps))}")
-        methods = [CASCADE, GLOBAL, *(method.name for method in (*LOCAL_METHODS, *METHODS, *VARIANTS))]
+        named = [*(method.name for method in LOCAL_METHODS), *(method.name for method in (*METHODS, *VARIANTS))]
+        methods = [CASCADE, GLOBAL, *named]
         if self.method not in methods:
             raise UsageError(f"there is no method '{self.method}': {suggestion(self.method, methods)}")
         if self.norm not in NORMS:

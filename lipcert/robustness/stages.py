@@ -111,9 +111,7 @@ class GlobalStage(Stage):
         verdicts.status[wrong] = Status.MISCLASSIFIED
         verdicts.stage[certified | wrong[:, None]] = own
 
-    def _try(
-        self, run: ForwardPass, images: Images, verdicts: Verdicts, rows: Labels, right: Mask
-    ) -> Mask:
+    def _try(self, run: ForwardPass, images: Images, verdicts: Verdicts, rows: Labels, right: Mask) -> Mask:
         """Run some samples; return which of them deserve the next pass, if there is one."""
         forward, labels = run(images if len(rows) == len(images) else images[rows]), verdicts.labels[rows]
         logits, (lower, upper) = forward.logits, self._margins.bounds(forward, labels)

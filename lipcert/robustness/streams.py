@@ -20,7 +20,7 @@ Images = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 Shape = tuple[int, ...]
 
-BLOCK_NUMBERS = 2**22  # numbers that a pass over all images holds at once
+BLOCK_NUMBERS = 2**21  # numbers that a pass over all images holds at once
 
 
 class Raw(Protocol):

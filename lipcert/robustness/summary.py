@@ -67,9 +67,7 @@ def _counts(heading: Heading, counts: np.ndarray[tuple[int], np.dtype[np.int64]]
     return dict(zip(heading.keys, counts.tolist(), strict=True))
 
 
-def _shares(
-    heading: Heading, counts: np.ndarray[tuple[int], np.dtype[np.int64]], total: int
-) -> dict[str, float]:
+def _shares(heading: Heading, counts: np.ndarray[tuple[int], np.dtype[np.int64]], total: int) -> dict[str, float]:
     return {key: count / total for key, count in _counts(heading, counts).items()}
 
 
