@@ -24,12 +24,16 @@ from lipcert.results import (
     LayerContribution,
     ModelInfo,
     NodeInfo,
+    OutputChange,
     Picture,
     PlannedStage,
     PlanResult,
     Provenance,
+    RegressionReport,
     Report,
     RequirementResult,
+    RunRow,
+    RunsResult,
     StageResult,
     UnsupportedPart,
 )
@@ -211,6 +215,20 @@ def make_comparison() -> CompareResult:
     return CompareResult(model=make_model(), norm="l2", lower_bound=24.18, rows=rows, seconds=3.2)
 
 
+def make_runs() -> RunsResult:
+    """Three runs on the same samples, the last with radii of its own; two have records."""
+    rows = []
+    for number, eps in enumerate([(0.1, 0.3), (0.1, 0.3), (0.3, 0.5)]):
+        report = make_report(400 + number, eps=eps)
+        shared = {name: getattr(report, name) for name in RunRow.model_fields if name in Report.model_fields}
+        counts = {key: 3 * number for key in report.certified_count}
+        changes = {"gained": counts, "lost": dict.fromkeys(counts, 1)} if number == 1 else {}
+        bounds = {"bound": report.bound.bound, "lower_bound": report.bound.lower_bound}
+        rows.append(RunRow.model_validate({**shared, **changes, **bounds, "name": f"runs/<{number}>"}))
+    notes = ("the runs count proofs of different levels: numerical, verified",)
+    return RunsResult(norm="l2", eps=(0.1, 0.3, 0.5), same_samples=False, rows=tuple(rows), notes=notes)
+
+
 def make_check(*, valid: bool = True) -> CheckResult:
     return CheckResult(
         valid=valid,
@@ -262,6 +280,24 @@ def make_plan() -> PlanResult:
         time_limit=None,
         budget_per_sample=1.0,
         stages=stages,
+    )
+
+
+def make_regression() -> RegressionReport:
+    changes = tuple(OutputChange(output=j, largest=1.5 + j, mean=0.7, lower=-2.0, upper=9.0) for j in range(2))
+    return RegressionReport(
+        model=make_model(),
+        samples=100,
+        norm="linf",
+        eps=(1.0,),
+        level="verified",
+        methods=("global", "alpha-crown"),
+        changes={"1": changes},
+        bound=make_bound(),
+        per_input=(0.5, 2.0),
+        scale=(373.94992, 1.0),
+        seconds=1.25,
+        intervals=None,
     )
 
 

@@ -16,6 +16,7 @@ from pages import PRINTS, Block, Reader, blocks_of, similar
 from benchmarks.documentation import PAGES
 from benchmarks.pages import between
 from lipcert.bounds import lower
+from lipcert.proof.local import LOCAL_RULES
 from lipcert.proof.rules import RULES
 from lipcert.robustness import certifier
 
@@ -84,7 +85,8 @@ def test_tables_are_what_the_code_says(page: str) -> None:
 
 def test_the_theory_has_every_rule() -> None:
     text = (DOCS / "theory.md").read_text(encoding="utf-8")
-    assert sorted(re.findall(r"^## .*\(`([\w-]+/v\d+)`\)$", text, flags=re.MULTILINE)) == sorted(RULES)
+    found = re.findall(r"^###? .*\(`([\w-]+/v\d+)`\)$", text, flags=re.MULTILINE)
+    assert sorted(found) == sorted({**RULES, **LOCAL_RULES})
 
 
 def in_order(entries: list[dict[str, object]]) -> Iterator[str]:
@@ -107,6 +109,8 @@ def test_the_site_asks_for_nothing_from_elsewhere() -> None:
     assert settings["theme"]["font"] is False
     assert "extra_javascript" not in settings
     assert "offline" in settings["plugins"]
+    assert settings["extra"]["polyfills"] == ["iframe-worker.js"]
+    assert (DOCS / "iframe-worker.js").is_file()
 
 
 @pytest.mark.parametrize("page", [*ALL, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"], ids=lambda p: p.stem)

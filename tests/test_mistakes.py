@@ -144,6 +144,13 @@ def test_5_inputs_of_0_to_255(tool: Any, kind: type) -> None:
     assert tool(*run, "--scale", "1/255").lines == []
 
 
+def test_5_inputs_of_0_to_1_to_a_network_of_0_to_255(tool: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = api.load
+    monkeypatch.setattr(api, "load", lambda path, **_: with_normalisation(read(path), 0.0, 255.0))
+    assert "the network takes 0 to 255" in tool(*CERTIFY).hint
+    assert tool(*CERTIFY, "--scale", "255").lines == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "right"),
     [
@@ -267,6 +274,15 @@ def test_labels_of_other_images(tool: Any) -> None:
         labels = np.random.default_rng(0).permutation(data["labels"])
         np.savez("mixed.npz", images=data["images"], labels=labels)
     assert "no better than guessing" in tool("certify", "digits.onnx", "--data", "mixed.npz", *CERTIFY[4:]).hint
+
+
+@pytest.mark.parametrize("name", ["resnet_2b", "cifar_base_kw"])
+def test_a_missing_normalisation_of_a_real_network(tool: Any, shared_data: Path, name: str) -> None:
+    model = str(shared_data / "models" / "vnncomp2021" / f"{name}.onnx")
+    data = str(shared_data / "datasets" / "cifar10_test.npz")
+    run = ("certify", model, "--data", data, "--eps", "2/255", "--norm", "linf", "--method", "product", "--limit", "60")
+    assert "--mean" in tool(*run).hint
+    assert tool(*run, "--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225").lines == []
 
 
 def test_hints_change_no_verdict(tool: Any) -> None:

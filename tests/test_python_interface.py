@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lipcert
-from lipcert.errors import UsageError
+from lipcert.errors import UnsupportedError, UsageError
 from lipcert.report import notebook, numbers
 from lipcert.results import BoundResult
 
@@ -153,6 +153,23 @@ def test_a_module_in_training_mode_is_refused(samples: Any) -> None:
             call()
 
 
+@pytest.mark.parametrize("axes", ["missing", "last"])
+def test_the_axis_of_channels_is_found(module: nn.Module, samples: Any, axes: str) -> None:
+    images, labels = samples[0].numpy(), samples[1].numpy()
+    stored = images[:, 0] if axes == "missing" else images.transpose(0, 2, 3, 1)
+    found, expected = quick(module, (stored, labels)), quick(module, (images, labels))
+    assert found.provenance.samples_sha256 == expected.provenance.samples_sha256
+    assert found.certified_count == expected.certified_count
+
+
+def test_a_module_that_takes_no_such_images_says_so(module: nn.Module, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UsageError, match=r"\(1, 7, 7\).*input_shape"):
+        quick(module, (np.zeros((30, 1, 7, 7), dtype=np.float32), np.zeros(30, dtype=np.int64)))
+    with pytest.raises(UnsupportedError):
+        lipcert.bound(module, input_shape=(1, 7, 7))
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_module_without_a_shape_is_told_what_to_give(module: nn.Module) -> None:
     with pytest.raises(UsageError, match="input_shape"):
         lipcert.bound(module)
@@ -243,6 +260,18 @@ def test_a_bound_shows_itself(module: nn.Module) -> None:
     assert bound.document.bound == bound.value
     assert numbers.up(bound.value, 9) in bound._repr_html_()
     assert len(bound.plot().axes) == 1
+
+
+def test_a_bound_without_layers_is_drawn_beside_its_lower_bound() -> None:
+    bound = RESULTS["bound"]().model_copy(update={"contributions": ()})
+    assert len(bound.plot().axes) == 2
+
+
+def test_what_is_noticed_is_shown_in_python_too(module: nn.Module, samples: Any) -> None:
+    images, labels = samples
+    found = lipcert.certify(module, (images.numpy(), labels.numpy()), eps=8, method="product")
+    assert "note: eps 8 is too large" in str(found)
+    assert "did you mean 8/255 = 0.03137?" in found._repr_html_()
 
 
 def test_without_pandas_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

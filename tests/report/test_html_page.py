@@ -7,10 +7,10 @@ from html.parser import HTMLParser
 from itertools import pairwise
 
 import pytest
-from sample_documents import make_bound, make_comparison, make_exhibits, make_refusal, make_report
+from sample_documents import make_bound, make_comparison, make_exhibits, make_refusal, make_report, make_runs
 
 from lipcert.report import wording
-from lipcert.report.html import compare_page, report_page
+from lipcert.report.html import compare_page, report_page, runs_page
 from lipcert.results import CompareResult, Histogram, LayerContribution, Report
 
 VOID = {"meta", "br", "link", "img", "hr", "input"}
@@ -57,6 +57,7 @@ PAGES = {
     "features": report_page(make_report(500).model_copy(update={"exhibits": make_exhibits(pictures=False)})),
     "unmet": report_page(make_report(500, threshold=0.999)),
     "comparison": compare_page(make_comparison()),
+    "runs": runs_page(make_runs()),
 }
 
 

@@ -20,7 +20,9 @@ from sample_documents import (
     make_plan,
     make_refusal,
     make_refused_inspection,
+    make_regression,
     make_report,
+    make_runs,
 )
 
 from lipcert.errors import UsageError
@@ -31,6 +33,7 @@ DOCUMENTS = [
     make_bound(),
     make_refusal(),
     make_comparison(),
+    make_runs(),
     make_report(200),
     make_report(200).model_copy(update={"exhibits": (*make_exhibits(), *make_exhibits(pictures=False))}),
     make_check(),
@@ -39,6 +42,7 @@ DOCUMENTS = [
     make_refused_inspection(),
     make_diagnosis(),
     make_plan(),
+    make_regression(),
 ]
 
 

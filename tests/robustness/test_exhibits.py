@@ -12,11 +12,12 @@ from PIL import Image
 from rational_evaluation import margins
 from small_networks import chain, image_chain, labelled, random_chain
 
+from lipcert.errors import UsageError
 from lipcert.network.evaluate import evaluate
 from lipcert.network.graph import Network
 from lipcert.results import Exhibit, Picture
 from lipcert.robustness.attack import Attacker
-from lipcert.robustness.data import Dataset
+from lipcert.robustness.data import Dataset, fit, load_data
 from lipcert.robustness.exhibits import COUNT, make_exhibits
 from lipcert.robustness.pictures import SHOWN, SIDE, change_picture, features, picture, planes
 from lipcert.robustness.settings import Settings
@@ -208,3 +209,34 @@ def test_features_that_change_most_come_first_with_their_names() -> None:
     ]  # fmt: skip
     assert len(listed) == SHOWN
     assert {f.changed for f in features(sample, None, ())} == {None}
+
+
+def test_names_of_features_come_from_the_file(tmp_path) -> None:
+    rng = np.random.default_rng(2)
+    images, labels = rng.random((6, 64), dtype=np.float32), np.zeros(6, dtype=np.int64)
+    names = np.array([f"sensor {k}\n" for k in range(64)])
+    np.savez(tmp_path / "d.npz", images=images, labels=labels, features=names)
+    dataset = load_data(tmp_path / "d.npz")
+    assert dataset.features == tuple(f"sensor {k}" for k in range(64))
+    weight = np.zeros((2, 64))
+    weight[0] = 1.0
+    network = chain((weight, np.zeros(2)))
+    verdicts = Verdicts.unknown(np.arange(6), labels, 1)
+    verdicts.predicted[:] = 0
+    exhibits = make_exhibits(network, fit(dataset, (64,), 2), Settings(eps=(0.1,)), verdicts, "cpu")
+    assert exhibits[0].picture is None, "named entries are no picture, even if they make a square"
+    assert exhibits[0].features[0].name == "sensor 0"
+
+
+@pytest.mark.parametrize("names", [np.array(["a", "b"]), np.arange(3), np.array("abc")])
+def test_names_that_do_not_fit_are_refused(tmp_path, names) -> None:
+    np.savez(tmp_path / "d.npz", images=np.zeros((2, 3), np.float32), labels=np.zeros(2, int), features=names)
+    with pytest.raises(UsageError, match="one name for each of the 3 entries"):
+        load_data(tmp_path / "d.npz")
+
+
+def test_pickled_names_are_refused(tmp_path) -> None:
+    names = np.array(["a", "b", "c"], dtype=object)
+    np.savez(tmp_path / "d.npz", images=np.zeros((2, 3), np.float32), labels=np.zeros(2, int), features=names)
+    with pytest.raises(UsageError, match="pickled"):
+        load_data(tmp_path / "d.npz")

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import multiprocessing
-import os
 import random
 import signal
 import time
 
 import numpy as np
 import pytest
-from small_networks import labelled, random_chain
+from recorded import forkserver, made, resume, rows, run, verdicts
 
 from lipcert.errors import UsageError
-from lipcert.robustness.attack import Attack
-from lipcert.robustness.certifier import certify
 from lipcert.robustness.records import read_records
 
-QUICK = {"lower_seconds": 0.0, "attack": Attack(steps=5, restarts=1), "method": "crown", "device": "cpu"}
 SAME = (
     "samples",
     "clean_count",
@@ -31,42 +25,6 @@ SAME = (
     "per_class",
     "level",
 )
-
-
-@pytest.fixture(scope="module")
-def network():
-    return random_chain(0, sizes=(6, 8, 4))
-
-
-@pytest.fixture(scope="module")
-def data(network):
-    """Sixty samples, every sixth with a wrong label."""
-    images, labels = labelled(network, 60, scale=0.5)
-    labels[::6] = (labels[::6] + 1) % 4
-    return images, labels
-
-
-def run(network, data, **settings):
-    return certify(network, data, **({"eps": (0.02, 0.1, 0.5)} | QUICK | settings))
-
-
-def rows(folder):
-    """The samples of a folder, by index; every line must be a whole one."""
-    lines = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
-    samples = [line for line in lines if "index" in line]
-    assert len({row["index"] for row in samples}) == len(samples)
-    return {row["index"]: row for row in samples}
-
-
-def verdicts(folder):
-    """What a resumed run must give bit for bit, whatever its batches."""
-    names = ("label", "predicted", "status", "stage", "level", "key")
-    return {index: [row[name] for name in names] for index, row in rows(folder).items()}
-
-
-def made(path):
-    path.mkdir(parents=True, exist_ok=True)
-    return path
 
 
 class Cut(Exception):
@@ -115,9 +73,9 @@ def test_a_folder_grows_with_the_data(network, data, tmp_path):
 
 def test_shards_of_any_number_are_used(network, data, tmp_path):
     whole = run(network, data, folder=made(tmp_path / "whole"))
+    run(network, data, folder=made(tmp_path / "cut"), shard="2/5")
     run(network, data, folder=made(tmp_path / "cut" / "shard-1-of-2"), shard="1/2")
     run(network, data, folder=made(tmp_path / "cut" / "shard-3-of-4"), shard="3/4")
-    run(network, data, folder=made(tmp_path / "cut"), shard="2/5")
     steps = []
     report = run(
         network, data, folder=tmp_path / "cut", resume=True, progress=lambda done, total: steps.append((done, total))
@@ -202,20 +160,20 @@ def _lines(path):
     ],
 )
 def test_a_damaged_line_is_named(network, data, tmp_path, spoil):
-    run(network, data, folder=tmp_path, batch_size=10, method="global", eps=(0.1,))
+    run(network, data, folder=tmp_path, batch_size=10, eps=(0.1,))
     path = tmp_path / "records.jsonl"
     lines = _lines(path)
     number = next(n for n, line in enumerate(lines, 1) if b'"index":25' in line)
     lines[number - 1] = spoil(lines[number - 1])
     path.write_bytes(b"".join(lines))
     with pytest.raises(UsageError, match=rf"records\.jsonl' is damaged in line {number} ") as caught:
-        run(network, data, folder=tmp_path, resume=True, method="global", eps=(0.1,))
+        run(network, data, folder=tmp_path, resume=True, eps=(0.1,))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("how", ["number", "missing", "twice"])
 def test_what_still_reads_well_is_noticed_by_the_checksum(network, data, tmp_path, how):
-    run(network, data, folder=tmp_path, batch_size=10, method="global")
+    run(network, data, folder=tmp_path, batch_size=10)
     path = tmp_path / "records.jsonl"
     lines = _lines(path)
     place = next(n for n, line in enumerate(lines) if b'"index":25' in line)
@@ -231,7 +189,7 @@ def test_what_still_reads_well_is_noticed_by_the_checksum(network, data, tmp_pat
             end += 1
     path.write_bytes(b"".join(lines))
     with pytest.raises(UsageError, match=rf"line {end + 1} .*checksum"):
-        run(network, data, folder=tmp_path, resume=True, method="global")
+        run(network, data, folder=tmp_path, resume=True)
 
 
 def test_records_of_an_older_version_are_refused(network, data, tmp_path):
@@ -243,58 +201,41 @@ def test_records_of_an_older_version_are_refused(network, data, tmp_path):
 # --- kill -9
 
 
-def _child(network, data, folder, size):
-    os.setsid()
-    run(network, data, folder=folder, batch_size=size, resume=True)
-
-
-def _killed(context, arguments, delay):
-    """Run in a process of its own and kill it after a while; return whether it had ended before."""
-    process = context.Process(target=_child, args=arguments)
+def _killed(process, delay):
+    """Kill a process after a while; return whether it had ended before."""
     process.start()
     process.join(delay)
-    ended = process.exitcode is not None
-    if not ended:
-        os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.join()
-    assert ended is (process.exitcode == 0)
-    return ended
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode == 0
 
 
-def _kill_often(network, data, tmp_path, times):
-    """Kill runs at random moments, each with another batch size; what is there afterwards only grows."""
-    whole = run(network, data, folder=made(tmp_path / "whole"), batch_size=10)
-    context, dice = multiprocessing.get_context("fork"), random.Random(0)
-    kills, number = 0, 0
-    while kills < times:
+def _count(folder):
+    found = read_records(folder / "records.jsonl")
+    return 0 if found is None else len(found.log.verdicts)
+
+
+@pytest.mark.parametrize("method", ["crown", pytest.param("cascade", marks=pytest.mark.slow)])
+def test_twenty_times_kill_9(network, data, tmp_path, method):
+    """Killed at random moments, each time with another batch size; what is there only grows, and ends up the same."""
+    begin = time.perf_counter()
+    whole = run(network, data, folder=made(tmp_path / "whole"), batch_size=10, method=method)
+    span = time.perf_counter() - begin
+    context, dice = forkserver(), random.Random(0)
+    kills, inside, number = 0, 0, 0
+    while kills < 20:
         number += 1
-        folder = made(tmp_path / f"killed{number}")
-        begin = time.perf_counter()
-        _child_free(network, data, folder)
-        span = 1.5 * (time.perf_counter() - begin)
-        done = False
-        while kills < times and not done:
-            before = read_records(folder / "records.jsonl")
-            done = _killed(context, (network, data, folder, dice.choice([1, 2, 3, 7])), dice.uniform(0.0, span))
-            after = read_records(folder / "records.jsonl")
-            if before is not None:
-                assert after is not None and set(before.log.verdicts.index) <= set(after.log.verdicts.index)
+        folder, done = made(tmp_path / f"killed{number}"), False
+        while kills < 20 and not done:
+            before = _count(folder)
+            arguments = network, data, folder, dice.choice([1, 2, 3, 7]), method
+            done = _killed(context.Process(target=resume, args=arguments), dice.uniform(0.1, 1.2) * span)
+            assert before <= _count(folder)
             kills += not done
-        resumed = run(network, data, folder=folder, batch_size=dice.choice([4, 60]), resume=True)
+            inside += not done and 0 < _count(folder) < 60
+        resumed = run(network, data, folder=folder, batch_size=dice.choice([4, 60]), resume=True, method=method)
         assert verdicts(folder) == verdicts(tmp_path / "whole")
         for name in ("certified_count", "attacked_count", "unknown_count", "per_class", "level", "samples"):
             assert getattr(resumed, name) == getattr(whole, name)
-
-
-def _child_free(network, data, folder):
-    """Do the first samples only, so that each round has the rest to lose."""
-    run(network, data, folder=folder, limit=5)
-
-
-def test_kill_9_loses_nothing_that_was_written(network, data, tmp_path):
-    _kill_often(network, data, tmp_path, 6)
-
-
-@pytest.mark.slow
-def test_twenty_times_kill_9(network, data, tmp_path):
-    _kill_often(network, data, tmp_path, 20)
+    assert inside >= 5  # kills in the midst of the work, not only before and after it

@@ -95,7 +95,8 @@ def test_a_stream_takes_the_networks_shape_block_by_block(tmp_path):
 
 @pytest.mark.parametrize("save", SAVERS.values(), ids=SAVERS)
 def test_memory_does_not_grow_with_the_file(tmp_path, save):
-    """20,000 images are 62 MB as float32: opening takes buffers of a few MB, running through them a block of 17."""
+    """20,000 images are 62 MB as float32: opening takes buffers of a few MB, running through them
+    two blocks of 8."""
     images = np.broadcast_to(PIXELS[:1, :, :, :, None], (1, 3, 4, 5, 13)).reshape(1, 780).repeat(20_000, axis=0)
     save(tmp_path / "d.npz", images=images, labels=np.zeros(20_000, dtype=np.int64))
     whole = images.size * 4

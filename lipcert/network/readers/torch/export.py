@@ -21,6 +21,7 @@ from lipcert.network.readers.torch.walk import read_program
 from lipcert.network.readers.torch.weights import first_line, load_into, read_weights, sha256
 
 Factory = str | Callable[[], nn.Module]
+_LOGGERS = ("torch.export", "torch._subclasses.fake_tensor")
 
 
 def read_module(module: nn.Module, input_shape: Shape | None) -> Network:
@@ -130,11 +131,14 @@ def _count(module: nn.Module) -> int:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence torch's own warnings; what matters to a person is said in errors and notes."""
-    logger = logging.getLogger("torch.export")
-    before, logger.disabled = logger.disabled, True
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    before = [logger.disabled for logger in loggers]
+    for logger in loggers:
+        logger.disabled = True
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.disabled = before
+        for logger, disabled in zip(loggers, before, strict=True):
+            logger.disabled = disabled

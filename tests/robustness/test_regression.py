@@ -1,0 +1,144 @@
+"""Outputs that are numbers: intervals and changes against corners, samples of the ball, and exact linear maps."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from small_networks import chain, random_chain
+
+import lipcert
+from lipcert.cli import app
+from lipcert.errors import UsageError
+from lipcert.network.evaluate import evaluate
+from lipcert.results import RegressionReport
+from lipcert.robustness.regression import Units, bound_changes, load_inputs
+
+NORMS = {"l1": 1, "l2": 2, "linf": np.inf}
+
+
+def _points(rng, count, size, norm):
+    """Random points of the unit ball, its corners or axes among them."""
+    noise = rng.normal(size=(count, size))
+    inside = noise / np.linalg.norm(noise, NORMS[norm], axis=1)[:, None] * rng.random((count, 1)) ** 0.2
+    corners = [np.eye(size), -np.eye(size)]
+    if norm == "linf":
+        corners = [np.array(list(itertools.product([-1.0, 1.0], repeat=size)))]
+    return np.concatenate([inside, *corners])
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_no_point_of_the_ball_leaves_the_intervals(norm, activation, tmp_path):
+    """tanh has no verified local rules: the global bound alone; relu has both."""
+    network = random_chain(1, (4, 9, 9, 3), activation)
+    rng = np.random.default_rng(0)
+    inputs, radii = rng.normal(size=(6, 4)), np.array([1.0, 0.3, 2.0, 0.7])
+    scale, offset = np.array([2.0, -0.5, 1.0]), np.array([0.0, 1.0, -3.0])
+    units = Units(per_input=tuple(radii), scale=tuple(scale), offset=tuple(offset))
+    report = bound_changes(network, inputs, eps=(0.01, 0.3), norm=norm, units=units, folder=tmp_path)
+    assert ("alpha-crown" in report.methods) == (activation == "relu") == (not report.notes)
+    saved = np.load(tmp_path / "intervals.npz")
+    for row, eps in enumerate(saved["eps"]):
+        steps = _points(rng, 400, 4, norm) * eps * radii * (1 - 1e-12)
+        at = evaluate(network, inputs) * scale + offset
+        for n, x in enumerate(inputs):
+            values = evaluate(network, x + steps) * scale + offset
+            assert (values >= saved["lower"][row, n] - 1e-12).all() and (values <= saved["upper"][row, n] + 1e-12).all()
+            assert (np.abs(values - at[n]) <= saved["change"][row, n] + 1e-12).all()
+        key = f"{eps:g}"
+        for j, change in enumerate(report.changes[key]):
+            assert change.largest == saved["change"][row, :, j].max()
+            assert change.lower == saved["lower"][row, :, j].min()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_linear_map_is_bounded_exactly(norm):
+    """|w.d| over the ball is eps ||h w||_*: never below, and above by no more than rounding."""
+    weight, radii = np.array([[1.0, -2.0, 0.25], [0.0, 0.0, 0.0]]), (0.5, 2.0, 4.0)
+    network = chain((weight, np.array([0.5, 7.0])))
+    inputs = np.array([[0.1, -0.3, 0.7]])
+    report = bound_changes(network, inputs, eps=(0.25,), norm=norm, units=Units(per_input=radii))
+    parts = [Fraction(abs(w)) * Fraction(h) for w, h in zip(weight[0], radii, strict=True)]
+    found = Fraction(report.changes["0.25"][0].largest) / Fraction(0.25)
+    if norm == "l2":
+        exact = float(sum(p * p for p in parts)) ** 0.5
+        assert found**2 >= sum(p * p for p in parts)
+    else:
+        exact = float(max(parts) if norm == "l1" else sum(parts))
+        assert found >= (max(parts) if norm == "l1" else sum(parts))
+    assert float(found) <= exact * (1 + 1e-9)
+    assert report.changes["0.25"][1].largest < 1e-300 and report.changes["0.25"][1].lower >= 7.0 - 1e-12
+
+
+def test_local_bounds_are_better_and_balls_grow():
+    network = random_chain(1, (4, 20, 20, 3))
+    inputs = np.random.default_rng(0).normal(size=(5, 4))
+    small, large = (bound_changes(network, inputs, eps=(eps,), norm="linf") for eps in (0.01, 0.02))
+    for one, two in zip(small.changes["0.01"], large.changes["0.02"], strict=True):
+        assert 0 < one.largest < two.largest and one.mean <= one.largest
+        assert one.largest < 0.01 * small.bound.bound
+
+
+@pytest.mark.parametrize(
+    ("inputs", "units", "word"),
+    [
+        (np.zeros((3, 5)), Units(), r"\(N, 4\)"),
+        (np.full((3, 4), np.nan), Units(), "finite"),
+        (np.zeros((0, 4)), Units(), r"\(N, 4\)"),
+        (np.zeros((3, 4)), Units(per_input=(1.0, 2.0)), "2 numbers are given for 4 inputs"),
+        (np.zeros((3, 4)), Units(per_input=(0.0,)), "not positive"),
+        (np.zeros((3, 4)), Units(scale=(1.0, 2.0)), "2 numbers are given for 3 outputs"),
+        (np.zeros((3, 4)), Units(offset=(np.inf,)), "not finite"),
+    ],
+)
+def test_what_does_not_fit_is_refused(inputs, units, word):
+    with pytest.raises(UsageError, match=word):
+        bound_changes(random_chain(1, (4, 9, 3)), inputs, eps=(0.1,), units=units)
+
+
+def test_inputs_are_read(tmp_path):
+    np.savez(tmp_path / "a.npz", inputs=np.arange(6, dtype=np.uint8).reshape(3, 2))
+    np.testing.assert_array_equal(load_inputs(tmp_path / "a.npz", 0.5, 2), [[0.0, 0.5], [1.0, 1.5]])
+    np.savez(tmp_path / "b.npz", other=np.zeros(3))
+    (tmp_path / "c.npz").write_text("no archive")
+    for name in ("b.npz", "c.npz", "d.npz"):
+        with pytest.raises(UsageError, match=name[0]):
+            load_inputs(tmp_path / name)
+
+
+ACAS = "models/acasxu/ACASXU_run2a_1_1_batch_2000.onnx"
+
+
+def test_acas_xu_over_a_box(shared_data, tmp_path, capsys, monkeypatch):
+    """A box of the inputs, outputs in original units, by the command line."""
+    monkeypatch.chdir(tmp_path)
+    inputs = np.array([[0.62, 0.1, -0.2, 0.47, -0.47], [0.0, 0.3, 0.3, 0.1, 0.2]])
+    radii = np.array([0.02, 0.01, 0.01, 0.03, 0.03])
+    np.savez("acas.npz", inputs=inputs)
+    given = ("--task", "regression", "--norm", "linf", "--eps", "1", "--per-input", ",".join(map(str, radii)))
+    units = ("--output-scale", "373.94992", "--output-offset", "7.518884")
+    code = app.run(
+        ["certify", str(shared_data / ACAS), "--data", "acas.npz", *given, *units, "--report", "r", "--json"]
+    )
+    report = RegressionReport.model_validate_json(capsys.readouterr().out)
+    assert code == 0 and json.loads((tmp_path / "r" / "report.json").read_text())["samples"] == 2
+    network = lipcert.load(shared_data / ACAS)
+    steps = _points(np.random.default_rng(0), 2000, 5, "linf") * radii
+    saved = np.load(tmp_path / "r" / "intervals.npz")
+    for n, x in enumerate(inputs):
+        moved = np.abs(evaluate(network, x + steps) - evaluate(network, x[None])) * 373.94992
+        assert (moved <= saved["change"][0, n] + 1e-9).all()
+        assert (saved["change"][0, n] < 100 * moved.max(axis=0) + 1).all()
+    assert [change.output for change in report.changes["1"]] == [0, 1, 2, 3, 4]
+
+
+def test_what_is_about_classes_does_not_go_with_numbers(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.savez("a.npz", inputs=np.zeros((2, 4)))
+    for extra in (("--shard", "1/2"), ("--level", "numerical"), ("--explain",)):
+        assert app.run(["certify", "m.onnx", "--data", "a.npz", "--eps", "1", "--task", "regression", *extra]) == 2
+        assert "--task regression" in capsys.readouterr().err
