@@ -221,7 +221,7 @@ def make_runs() -> RunsResult:
     for number, eps in enumerate([(0.1, 0.3), (0.1, 0.3), (0.3, 0.5)]):
         report = make_report(400 + number, eps=eps)
         shared = {name: getattr(report, name) for name in RunRow.model_fields if name in Report.model_fields}
-        counts = {key: 3 * number for key in report.certified_count}
+        counts = dict.fromkeys(report.certified_count, 3 * number)
         changes = {"gained": counts, "lost": dict.fromkeys(counts, 1)} if number == 1 else {}
         bounds = {"bound": report.bound.bound, "lower_bound": report.bound.lower_bound}
         rows.append(RunRow.model_validate({**shared, **changes, **bounds, "name": f"runs/<{number}>"}))

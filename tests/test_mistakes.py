@@ -166,6 +166,13 @@ def test_6_an_unknown_method(tool: Any, arguments: tuple[str, ...], right: str) 
     assert f"did you mean '{right}'?" in told.error
 
 
+def test_6_a_local_method_where_there_are_no_samples(tool: Any) -> None:
+    for arguments in (("bound", "digits.onnx", "--method", "crown"), ("compare", "digits.onnx", "--methods", "crown")):
+        told = tool(*arguments)
+        assert told.code == 2
+        assert "`lipcert certify --method crown`" in told.error
+
+
 def test_7_an_unsupported_layer(tool: Any) -> None:
     make_unsupported(Path("odd.onnx"))
     told = tool("bound", "odd.onnx")
@@ -241,6 +248,12 @@ def test_12_a_certificate_of_another_model(tool: Any, monkeypatch: pytest.Monkey
     told = tool(*CERTIFY, "--certificate", "digits.lipcert")
     assert told.code == 3
     assert "another structure" in told.error
+
+
+def test_12_certificate_and_model_in_the_wrong_order(tool: Any) -> None:
+    told = tool("check", "digits.onnx", "digits.lipcert")
+    assert told.code == 2
+    assert told.error.endswith("lipcert check digits.lipcert digits.onnx")
 
 
 # --- and a few more ---------------------------------------------------------------------------------------------

@@ -71,6 +71,10 @@ def find_method(name: str) -> Method:
     for method in named:
         if method.name == name:
             return method
+    from lipcert.bounds.local.registry import LOCAL_METHODS  # late: a long import, for the message only
+
+    if any(method.name == name for method in LOCAL_METHODS):
+        raise UsageError(f"'{name}' is a local method, it looks around samples: `lipcert certify --method {name}`")
     raise UsageError(f"there is no method '{name}': {suggestion(name, (method.name for method in named))}")
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lipcert.bounds.torch_kernels import CONVOLUTIONS, TRANSPOSED, Compiler, Kernel, pad
+from lipcert.bounds.torch_spread import spread
 from lipcert.network.enclosure import Enclosure, Float
 from lipcert.network.graph import Node, Shape
 from lipcert.network.linear import offset
@@ -124,6 +125,11 @@ def _overlaps(op: Affine, source: Shape) -> bool:
     return any(r > n for r, n in zip(reach, source[1:], strict=True))
 
 
+def is_plain(op: Conv) -> bool:
+    """Whether a convolution has two spatial axes and neither groups, dilation nor wrapped padding."""
+    return len(op.stride) == 2 and op.groups == 1 and not op.circular and all(d == 1 for d in op.dilation)
+
+
 def adjoint_kernel(node: Node, source: Shape, compiler: Compiler) -> Kernel:
     """Return the function (N, *node.shape) -> (N, *source) of the transposed linear part.
 
@@ -141,8 +147,8 @@ def adjoint_kernel(node: Node, source: Shape, compiler: Compiler) -> Kernel:
             return _transposed_adjoint(op, source, place(op.weight.mid))
         case AvgPool():
             counts, ones = place(op.counts), place(np.ones((source[0], 1, *op.window)))
-            spread, even = TRANSPOSED[len(op.window)], (0,) * len(op.window)
-            return lambda y: _crop(spread(y / counts, ones, None, op.stride, even, even, source[0]), op.padding, source)
+            undo, even = TRANSPOSED[len(op.window)], (0,) * len(op.window)
+            return lambda y: _crop(undo(y / counts, ones, None, op.stride, even, even, source[0]), op.padding, source)
         case Scale():
             factor = place(op.factor.mid)
             return lambda y: y * factor
@@ -160,10 +166,13 @@ def _crop(full: Tensor, padding: Pads, source: Shape) -> Tensor:
 
 
 def _conv_adjoint(op: Conv, source: Shape, weight: Tensor, device: torch.device) -> Kernel:
-    spread, none = TRANSPOSED[len(op.stride)], (0,) * len(op.stride)
+    transposed, none = TRANSPOSED[len(op.stride)], (0,) * len(op.stride)
+    if is_plain(op):
+        before = tuple(a for a, _ in op.padding)
+        return lambda y: spread(y, weight, op.stride, before, source[1:])
     if not op.circular:
         return lambda y: _crop(
-            spread(y, weight, None, op.stride, none, none, op.groups, op.dilation), op.padding, source
+            transposed(y, weight, None, op.stride, none, none, op.groups, op.dilation), op.padding, source
         )
     full = tuple(a + size + b for (a, b), size in zip(op.padding, source[1:], strict=True))
     places = [
@@ -172,7 +181,7 @@ def _conv_adjoint(op: Conv, source: Shape, weight: Tensor, device: torch.device)
     ]
 
     def run(y: Tensor) -> Tensor:
-        canvas = spread(y, weight, None, op.stride, none, none, op.groups, op.dilation)
+        canvas = transposed(y, weight, None, op.stride, none, none, op.groups, op.dilation)
         canvas = _crop(canvas, tuple((0, 0) for _ in full), (source[0], *full))
         for axis, place in enumerate(places, start=2):  # what was wrapped around comes back
             shape = (*canvas.shape[:axis], source[axis - 1], *canvas.shape[axis + 1 :])

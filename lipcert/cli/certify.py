@@ -152,7 +152,7 @@ def run(options: CertifyOptions) -> int:
     with options.watched(), joined() as processes:
         if not processes.first:  # one of them speaks
             options = replace(options, quiet=True)
-        with tracked(quiet=options.quiet, kept=folder is not None) as tracker:
+        with tracked(quiet=options.quiet, folder=folder) as tracker:
             report = _certify(options, folder, tracker, processes)
     code = 0 if all(requirement.passed for requirement in report.requirements) else REQUIREMENT_NOT_MET
     if not processes.first:

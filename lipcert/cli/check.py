@@ -13,13 +13,14 @@ from lipcert.cli import show
 from lipcert.cli.command import Command
 from lipcert.cli.gate import REQUIREMENT_NOT_MET, Gate
 from lipcert.cli.options import require_folder
-from lipcert.errors import CertificateError
+from lipcert.errors import CertificateError, UsageError
 
 if TYPE_CHECKING:
     from rich.text import Text
 
     from lipcert.results import CheckResult
 
+SUFFIX = ".lipcert"
 CHANGED = ("other-weights", "other-structure")  # codes of a model that is not the one that was certified
 
 
@@ -62,6 +63,9 @@ def _check(options: CheckOptions) -> CheckResult:
     from lipcert import api
 
     require_folder(options.in_toto, "--in-toto")
+    if options.model.endswith(SUFFIX) and options.cert.suffix != SUFFIX:
+        swapped = shlex.join(["lipcert", "check", options.model, str(options.cert)])
+        raise UsageError(f"the certificate comes first, then the model: {swapped}")
     result = api.check(
         options.cert,
         options.read(),

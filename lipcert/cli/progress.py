@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 from lipcert.cli import show
 from lipcert.cli.command import Interrupted
+from lipcert.cli.partial import write_partial
 
 Advance = Callable[[int, int], None]
 BETWEEN = 30.0  # seconds between two lines in a log
@@ -25,28 +27,38 @@ class Tracker:
         self._done, self._total = done, total
         self._advance(done, total)
 
-    def interrupt(self, kept: bool) -> NoReturn:
-        """Say what Ctrl-C has left; `kept` tells whether records are written."""
+    def interrupt(self, folder: Path | None) -> NoReturn:
+        """Say what Ctrl-C has left; `folder` is where records are written, if they are."""
         from lipcert.report import numbers
 
         if not self._total:
-            raise Interrupted("interrupted before the first sample was done: nothing is lost", resumable=False)
+            raise Interrupted(
+                "interrupted while the network was bounded, before the first sample; --time-limit S or --method "
+                "product take less time",
+                resumable=False,
+            )
         done = f"{numbers.count(self._done)} of {numbers.count(self._total)} samples"
-        if kept:
-            raise Interrupted(f"interrupted: {done} are done and kept", resumable=True)
+        if folder is not None:
+            page = write_partial(folder) if self._done else None
+            shown = "" if page is None else f", see '{page}'"
+            raise Interrupted(f"interrupted: {done} are done and kept{shown}", resumable=True)
         lost = "with --report DIR they would be kept, and --resume would go on from there"
         raise Interrupted(f"interrupted: {done} were done and are lost; {lost}", resumable=False)
 
 
 @contextmanager
-def tracked(*, quiet: bool, kept: bool) -> Iterator[Tracker]:
-    """Give a tracker that moves a bar where there is a terminal; raises Interrupted on Ctrl-C."""
+def tracked(*, quiet: bool, folder: Path | None) -> Iterator[Tracker]:
+    """Give a tracker that moves a bar where there is a terminal; raises Interrupted on Ctrl-C.
+
+    Args:
+        quiet: nothing is shown. folder: where records are written, if they are.
+    """
     with _bar(quiet=quiet) as advance:
         tracker = Tracker(advance)
         try:
             yield tracker
         except KeyboardInterrupt:
-            tracker.interrupt(kept)
+            tracker.interrupt(folder)
 
 
 class Lines:
@@ -79,22 +91,32 @@ def _bar(*, quiet: bool) -> Iterator[Advance]:
     if not show.has_bars(quiet=quiet):
         yield Lines()
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    from lipcert.report import numbers
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
+        TimeElapsedColumn(),
         TextColumn("{task.fields[left]}"),
+        TimeRemainingColumn(),
     )
     with Progress(*columns, console=show.console(stderr=True), transient=True) as bars:
-        task = bars.add_task("bounding", total=None, rate="", left="")
+        task = bars.add_task("bounding the network", total=None, rate="", left="")
 
         def advance(done: int, total: int) -> None:
             speed = bars.tasks[task].speed
-            rate = "" if not speed else f"{speed:.3g}/s"
-            bars.update(task, description="certifying", completed=done, total=total, rate=rate, left="left")
+            rate = "" if not speed else f"{numbers.near(speed)}/s"
+            bars.update(task, description="certifying", completed=done, total=total, rate=rate, left="left:")
 
         yield advance

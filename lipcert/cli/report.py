@@ -176,7 +176,28 @@ def _make(folder: Path) -> None:
         raise UsageError(f"cannot make the folder '{folder}': {error.strerror}; give --out another place") from None
 
 
-COMMANDS = (Command("merge", MergeOptions, merge_shards), Command("compare", CompareOptions, compare_reports))
+COMMANDS = (
+    Command(
+        "merge",
+        MergeOptions,
+        merge_shards,
+        (
+            "lipcert certify digits.onnx --data test.npz --eps 0.5 --shard 1/2 --report a",
+            "lipcert certify digits.onnx --data test.npz --eps 0.5 --shard 2/2 --report b",
+            "lipcert report merge a b --out whole",
+        ),
+    ),
+    Command(
+        "compare",
+        CompareOptions,
+        compare_reports,
+        (
+            "lipcert certify digits.onnx --data test.npz --eps 1 --method crown --report a",
+            "lipcert certify digits.onnx --data test.npz --eps 1 --method global --report b",
+            "lipcert report compare a b",
+        ),
+    ),
+)
 
 
 def register(app: typer.Typer) -> None:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from lipcert.bounds.memory import PeakMemory
+from lipcert.robustness.clock import Clock
 
 FIRST = 4  # samples of the first batch
 GROWTH = 4  # from one batch to the next
@@ -40,13 +41,14 @@ class Batches:
     Args of the constructor:
         device: where the work is done.
         most: samples of a batch at most.
+        clock: of the run; when it expires, samples that are left get nothing.
 
     Attributes:
         size: of the next batch. failed: samples that did not even fit alone, so far.
     """
 
-    def __init__(self, device: torch.device, most: int) -> None:
-        self._device, self._most = device, max(1, most)
+    def __init__(self, device: torch.device, most: int, clock: Clock | None = None) -> None:
+        self._device, self._most, self._clock = device, max(1, most), clock or Clock()
         self.size, self.failed = min(FIRST, self._most), 0
         self._each = 0.0  # bytes per sample, the most seen
 
@@ -56,12 +58,15 @@ class Batches:
         Args:
             count: of samples.
             work: returns one row per sample of a slice.
-            nothing: the row of a sample for which there is no memory.
+            nothing: the row of a sample for which there is no memory or no time.
         """
         found: list[Array] = []
         start = 0
         while start < count:
             part = slice(start, min(count, start + self.size))
+            if self._clock.expired:
+                found.append(np.stack([np.array(nothing)] * (count - start)))
+                break
             rows = self._attempt(part, work)
             if rows is None and part.stop - start == 1:
                 self.failed += 1

@@ -66,12 +66,17 @@ class Cascade:
 
     def remarks(self) -> tuple[str, ...]:
         """Return what a reader of the report should know of the stages' work and of what time did not suffice for."""
-        said = [remark for stage in self.stages for remark in stage.remarks()]
+        said = list(self.lasting())
         if self._cut:
             said.append(
                 f"the time limit of {self._clock.limit:g} s left {self._cut} samples open: they count as unknown, and "
                 "--resume goes on with them"
             )
+        return tuple(said)
+
+    def lasting(self) -> tuple[str, ...]:
+        """Return the remarks that stay true when a later run does what time left open."""
+        said = [remark for stage in self.stages for remark in stage.remarks()]
         if self._spared:
             said.append(
                 f"{self._spared} samples would have cost more than {self._clock.per_sample:g} s each: what is left of "

@@ -72,7 +72,8 @@ def certify(
 
     Args:
         network: as read.
-        data: a `Dataset`, the path of an ``.npz`` file, or a pair (images, labels).
+        data: the path of an ``.npz`` file or of a folder of images, a pair (images, labels), a data set that gives one
+            such pair at a time, or a `Dataset`.
         scale: factor on the numbers of a file or pair; default 1/255 for uint8, 1 for everything else.
         limit: only the first samples.
         progress: called with (samples done, samples in all) after each batch.
@@ -114,7 +115,7 @@ def certify(
         tell = None if progress is None else partial(_tell, progress, len(index))
         left = _run(dataset, todo, cascade, journal, _pace(network, chosen, plan), tell)
         log = journal.log()
-    log, remarks = unite(processes, log, left, cascade.remarks(), chosen.folder)
+    log, remarks = unite(processes, log, left, cascade.remarks(), (chosen.folder, chosen.shard))
     report = make_report(log, chosen.shard, None if chosen.folder is None else chosen.folder / FILE, remarks)
     if processes.first and attacker and chosen.save_adversarial:
         saved = save_adversarial(attacker, dataset, log.verdicts, chosen)
@@ -262,8 +263,7 @@ def _run(
         done = cascade.decide(images, verdicts)
         whole = bool(done.all())
         seconds = dict(zip(cascade.names, cascade.seconds, strict=True))
-        remarks = tuple(remark for stage in cascade.stages for remark in stage.remarks())
-        journal.append(verdicts.take(done), images if whole else images[done], seconds, remarks)
+        journal.append(verdicts.take(done), images if whole else images[done], seconds, cascade.lasting())
         left += [] if whole else [verdicts.take(~done)]
         todo = todo[len(rows) :]
         pace.learn(len(rows), time.perf_counter() - begin)

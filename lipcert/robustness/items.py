@@ -1,7 +1,8 @@
 """Data sets that give one sample at a time, as those of torch and of Hugging Face's ``datasets`` do.
 
-Anything with ``__len__`` and ``__getitem__`` whose items are pairs (image, label), or mappings with the keys ``image``
-(or ``img``) and ``label``. An image is an array, a tensor, or a picture of Pillow, which counts as uint8 (C, H, W).
+Anything with ``__len__`` and ``__getitem__`` whose items begin with (image, label), or are mappings with the keys
+``image`` (or ``img``) and ``label``. An image is an array, a tensor, or a picture of Pillow, which counts as uint8
+(C, H, W).
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Items:
             return as_pixels(image), _number(label)
         except (TypeError, ValueError, KeyError, IndexError) as error:
             raise UsageError(
-                f"item {row} of the data set '{self.name}' is not a pair (image, label): {one_line(error)}"
+                f"item {row} of the data set '{self.name}' is no pair (image, label): {one_line(error)}"
             ) from None
 
 
@@ -92,8 +93,9 @@ def as_pixels(image: Any) -> npt.NDArray[Any]:
 
 def _parts(item: Any) -> tuple[Any, Any]:
     if not isinstance(item, Mapping):
-        image, label = item
-        return image, label
+        if not (isinstance(item, (tuple, list)) and len(item) >= 2):
+            raise TypeError(f"it is a {type(item).__name__}")
+        return item[0], item[1]  # what follows is left out
     found = [next((item[key] for key in keys if key in item), None) for keys in (IMAGE_KEYS, LABEL_KEYS)]
     if found[0] is None or found[1] is None:
         raise KeyError(f"it has the keys {', '.join(map(str, item))}; {IMAGE_KEYS[0]} and {LABEL_KEYS[0]} are needed")

@@ -135,8 +135,9 @@ class Journal:
         try:
             if self._file is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = self.path.open("wb")
+                self._open(0)
                 lines = heading_line(self._heading) + lines
+            assert self._file is not None
             self._file.write(lines)
             self._file.flush()
         except OSError as error:
@@ -146,13 +147,24 @@ class Journal:
         """Open the file of this process for appending, behind what counts of it."""
         assert self.path is not None
         try:
+            self._open(found.length)
             if found.log.heading.total < self._heading.total:  # the data grew: so does what the records are about
+                assert self._file is not None
+                self._file.close()
                 write_records(self.path, self._about_this(found.log))
-            else:
-                os.truncate(self.path, found.length)
-            self._file = self.path.open("ab")
+                self._open(self.path.stat().st_size)
         except OSError as error:
             raise UsageError(f"cannot write the records '{self.path}': {error.strerror}") from None
+
+    def _open(self, length: int) -> None:
+        """Open the file for this process alone, and cut it; raises OSError, and UsageError where another has it."""
+        assert self.path is not None
+        file = self.path.open("ab")
+        if not locked(file):
+            file.close()
+            raise UsageError(f"another run is writing the records '{self.path}': wait for it, or choose another folder")
+        file.truncate(length)
+        self._file = file
 
     def _taken(self, log: Log, dataset: Dataset, index: Ints) -> Log:
         """Return the records of some samples, after comparing the samples with the data."""
@@ -179,3 +191,19 @@ class Journal:
         """Return records with a heading that speaks of this run's data."""
         data = {"total": self._heading.total, "provenance": self._heading.provenance}
         return replace(log, heading=log.heading.model_copy(update=data))
+
+
+def locked(file: IO[bytes]) -> bool:
+    """Take a file for this process until it is closed; return whether no other process has it.
+
+    Where the system has no such locks (not on every network disk, nor on Windows) nobody can be noticed.
+    """
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        return True
+    return True

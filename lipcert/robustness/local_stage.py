@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from lipcert.network.enclosure import Float
 from lipcert.proof.claims import Level
-from lipcert.robustness.clock import Clock
 from lipcert.robustness.prover import Balls, Mask, Prover
 from lipcert.robustness.stages import Images, Stage
 from lipcert.robustness.verdicts import Ints, Status, Verdicts
@@ -47,12 +46,11 @@ class LocalStage(Stage):
     Args of the constructor:
         prover: of the method.
         eps: ascending radii. required: level of a certified sample.
-        clock: of the run; samples are left when it expires.
     """
 
-    def __init__(self, prover: Prover, eps: Sequence[float], required: Level, clock: Clock) -> None:
+    def __init__(self, prover: Prover, eps: Sequence[float], required: Level) -> None:
         self.name = prover.method.name
-        self._prover, self._eps, self._required, self._clock = prover, np.array(eps), required, clock
+        self._prover, self._eps, self._required = prover, np.array(eps), required
         self._uncounted = np.zeros(len(eps), dtype=np.int64)
 
     def remarks(self) -> tuple[str, ...]:
@@ -64,6 +62,11 @@ class LocalStage(Stage):
             said.append(
                 f"'{self.name}' proves further samples at level {label} only ({counts}): they count as unknown; "
                 f"--level {label} counts them"
+            )
+        if self._prover.hopeless:
+            said.append(
+                f"'{self.name}' was spared {self._prover.hopeless} balls on which linear bounds miss by far: --method "
+                f"{self.name} tries all"
             )
         if self._prover.short_of_memory:
             said.append(f"'{self.name}' had too little memory for {self._prover.short_of_memory} balls")
@@ -78,8 +81,6 @@ class LocalStage(Stage):
         weaker = np.zeros(len(verdicts), dtype=np.int64)  # columns proved below the level of the run
 
         def proves(rows: Ints, columns: Ints) -> Mask:
-            if self._clock.expired:
-                return np.zeros(len(rows), dtype=np.bool_)
             levels = self._prover.levels(Balls(images[rows], verdicts.labels[rows], self._eps[columns]))
             below = (levels > Level.ESTIMATE) & (levels < self._required)
             weaker[rows[below]] = np.maximum(weaker[rows[below]], columns[below] + 1)
@@ -107,12 +108,12 @@ class RadiusStage(Stage):
     """Raises certified radii by bisection over a fine grid; only proofs at the level of the run count.
 
     Args of the constructor:
-        prover, eps, required, clock: as of `LocalStage`.
+        prover, eps, required: as of `LocalStage`.
     """
 
-    def __init__(self, prover: Prover, eps: Sequence[float], required: Level, clock: Clock) -> None:
+    def __init__(self, prover: Prover, eps: Sequence[float], required: Level) -> None:
         self.name = f"radius by {prover.method.name}"
-        self._prover, self._eps, self._required, self._clock = prover, np.array(eps), required, clock
+        self._prover, self._eps, self._required = prover, np.array(eps), required
         self._grid = radii(eps)
 
     def wants(self, verdicts: Verdicts) -> Mask:
@@ -129,8 +130,6 @@ class RadiusStage(Stage):
         high = np.where(self.wants(verdicts), np.maximum(low, high), low)
 
         def proves(rows: Ints, columns: Ints) -> Mask:
-            if self._clock.expired:
-                return np.zeros(len(rows), dtype=np.bool_)
             levels = self._prover.levels(Balls(images[rows], verdicts.labels[rows], self._grid[columns]))
             counted: Mask = levels >= self._required
             return counted

@@ -21,14 +21,15 @@ from lipcert.robustness.attack import Attacker
 from lipcert.robustness.attack_stage import AGAIN, FIRST, AttackStage
 from lipcert.robustness.clock import Clock
 from lipcert.robustness.local_stage import LocalStage, RadiusStage
-from lipcert.robustness.prover import Prover
+from lipcert.robustness.prover import Ground, Prover
 from lipcert.robustness.settings import Settings
 from lipcert.robustness.stages import Stage
 
 ORDER = ("intervals", "pruned", "crown", "anchored", "alpha-crown", "branching")
 """Local methods of the cascade, cheap ones first; the others never certify what these leave open, or hardly ever."""
 CHEAP = frozenset({"intervals", "pruned", "crown"})
-"""Those that come before the attack's further tries."""
+"""Those that come before the attack's further tries; the others only look at samples with hope, see `prover`."""
+SIEVE = "crown"
 
 Kind = Literal["global", "attack", "local", "radius"]
 
@@ -81,15 +82,18 @@ class Plan:
             settings: of the run. attacker: where attacks are run. clock: of the run.
         """
         found: list[Stage] = []
+        ground = None
+        if self.view is not None:
+            ground = Ground(self.view, settings.norm, settings.top_k, self.evaluator, clock)
         for step in self.steps:
             if step.kind == "attack" and step.included and attacker is not None:
                 tries = range(1) if step.name == FIRST else range(1, settings.attack.restarts)
                 found.append(AttackStage(attacker, settings.eps, clock, tries))
-            elif step.method is not None and step.included and self.view is not None:
-                evaluator = self.evaluator if step.method.derived else None
-                prover = Prover(self.view, step.method, settings.norm, settings.top_k, evaluator)
+            elif step.method is not None and step.included and ground is not None:
+                sieved = settings.attacks and step.method.name not in CHEAP and step.kind == "local"
+                prover = Prover(step.method, ground, find_local(SIEVE) if sieved else None)
                 kind = RadiusStage if step.kind == "radius" else LocalStage
-                found.append(kind(prover, settings.eps, Level.parse(settings.level), clock))
+                found.append(kind(prover, settings.eps, Level.parse(settings.level)))
         return found
 
 

@@ -11,12 +11,12 @@ import numpy as np
 
 from lipcert.robustness.merge import SHARDS, merge, write_records
 from lipcert.robustness.processes import Processes
-from lipcert.robustness.records import FILE, Log
+from lipcert.robustness.records import FILE, Log, read_records
 from lipcert.robustness.verdicts import Verdicts
 
 
 def unite(
-    processes: Processes, log: Log, left: Verdicts, remarks: Sequence[str], folder: Path | None
+    processes: Processes, log: Log, left: Verdicts, remarks: Sequence[str], home: tuple[Path | None, str | None]
 ) -> tuple[Log, tuple[str, ...]]:
     """Return what all processes know as one, and all their remarks; each of them gets it, the first one writes it.
 
@@ -25,22 +25,42 @@ def unite(
         log: what this process knows. left: verdicts on samples that its time left open: they are in what is returned,
             but not in the file, so that a run with `resume` does them.
         remarks: of this process.
-        folder: of the run. The files of the shards in it are removed once everything stands in one.
+        home: folder of the run, or None, and its shard, where it does only a part on purpose. Otherwise what stands in
+            files of shards in the folder is brought into one.
 
     Raises:
         UsageError: the records cannot be written.
         InconclusiveError: another process is gone.
     """
+    folder, shard = home
     found = processes.gather((log, left, tuple(remarks)))
     whole, open_ = merge([each for each, _, _ in found]), Verdicts.join([each for _, each, _ in found])
-    if folder is not None and processes.size > 1:
+    if folder is not None and shard is None:
         if processes.first:
-            write_records(folder / FILE, whole)
+            _collect(folder, whole)
         processes.gather(None)  # from here on the file is there
-        for path in folder.glob(f"{SHARDS}/{FILE}"):
-            with suppress(OSError):  # another process of this machine was faster, or does not allow it
-                path.unlink()
-                path.parent.rmdir()
+        _tidy(folder)
     keys = np.concatenate([whole.keys, np.full(len(open_), "")])
     said = dict.fromkeys(remark for _, _, each in found for remark in each)
     return replace(whole, verdicts=Verdicts.join([whole.verdicts, open_]), keys=keys), tuple(said)
+
+
+def _collect(folder: Path, whole: Log) -> None:
+    """Write one file of all records of a run, where they stand in several."""
+    if not list(folder.glob(f"{SHARDS}/{FILE}")):
+        return
+    there = read_records(folder / FILE)
+    if there is None or there.log.heading.total <= whole.heading.total:  # else it knows more than this run asked for
+        write_records(folder / FILE, whole)
+
+
+def _tidy(folder: Path) -> None:
+    """Remove the files of shards whose records stand in that of the run."""
+    there = read_records(folder / FILE)
+    for path in folder.glob(f"{SHARDS}/{FILE}"):
+        part = read_records(path)
+        if part is None or there is None or np.setdiff1d(part.log.keys, there.log.keys).size:
+            continue
+        with suppress(OSError):  # another process of this machine was faster, or does not allow it
+            path.unlink()
+            path.parent.rmdir()

@@ -84,8 +84,8 @@ def _stages(heading: Heading, verdicts: Verdicts, parts: Mapping[str, Part]) -> 
 
 def _remarks(log: Log, shard: str | None, further: Sequence[str]) -> list[str]:
     heading, verdicts = log.heading, log.verdicts
-    remarks = dict.fromkeys([*(remark for part in log.parts.values() for remark in part.remarks), *further])
-    found = list(remarks)
+    found = _of_parts(list(log.parts.values()))
+    found += [remark for remark in further if not any(remark in part.remarks for part in log.parts.values())]
     nothing = int((verdicts.predicted < 0).sum())
     if nothing:
         found.append(f"{nothing} samples have outputs that are not finite numbers: they count as unknown")
@@ -95,6 +95,18 @@ def _remarks(log: Log, shard: str | None, further: Sequence[str]) -> list[str]:
         found.append(f"shard {shard}: this report is about its samples only")
     if len(log.parts) > 1:
         found.append(f"{len(log.parts)} processes did the work, one after the other or beside each other: times add up")
+    return found
+
+
+def _of_parts(parts: Sequence[Part]) -> list[str]:
+    """Return the remarks of all processes; those that do not hold for all say how many samples they are about."""
+    said = dict.fromkeys(remark for part in parts for remark in part.remarks)
+    working = [part for part in parts if part.samples]
+    found = []
+    for remark in said:
+        mine = [part for part in working if remark in part.remarks]
+        count = sum(part.samples for part in mine)
+        found.append(remark if len(mine) == len(working) else f"in {count} samples: {remark}")
     return found
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info
 
-from lipcert.bounds.threads import NARROW, suitable_threads
+from lipcert.bounds.threads import LARGE, NARROW, all_threads, suitable_threads
 from lipcert.testing.build import matrices, mlp
 
 
@@ -26,3 +26,20 @@ def test_wide_layers_keep_their_threads() -> None:
     before = counts()
     with suitable_threads(mlp(matrices(1, 4, NARROW + 1, 3))):
         assert counts() == before
+
+
+def test_large_factorisations_take_all_threads_that_there_were_outside() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with suitable_threads(mlp(matrices(1, 4, 8, 3))):
+            with all_threads(LARGE - 1):
+                assert torch.get_num_threads() == 1
+            with pytest.raises(ZeroDivisionError), all_threads(LARGE):
+                assert torch.get_num_threads() == 2
+                raise ZeroDivisionError
+            assert torch.get_num_threads() == 1
+        with all_threads(LARGE):
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -25,7 +25,7 @@ from lipcert.robustness.certifier import certify, explain
 from lipcert.robustness.clock import Clock, Pace
 from lipcert.robustness.local_stage import radii, search
 from lipcert.robustness.plan import make_plan
-from lipcert.robustness.prover import Balls, Prover
+from lipcert.robustness.prover import Balls, Ground, Prover
 from lipcert.robustness.settings import Settings
 from lipcert.robustness.stages import Stage
 from lipcert.robustness.verdicts import Verdicts
@@ -362,9 +362,33 @@ def test_what_is_close_to_zero_is_done_alone(case, monkeypatch):
         return found
 
     monkeypatch.setattr(Crown, "_margins", shaky)
-    prover = Prover(View(network), find_local("crown"), "l2")
+    prover = Prover(find_local("crown"), Ground(View(network), "l2"))
     levels = prover.levels(Balls(images, labels, np.full(40, 0.1)))
     assert (levels == Level.NUMERICAL).all()
+
+
+def test_hopeless_samples_are_spared_and_nothing_is_lost(monkeypatch):
+    network = random_chain(3, (6, 30, 30, 4))
+    images, labels = labelled(network, 60)
+    ground = Ground(View(network), "l2")
+    for eps in (0.1, 0.3, 1.0):
+        balls = Balls(images, labels, np.full(60, eps))
+        whole = Prover(find_local("anchored"), ground)
+        sieved = Prover(find_local("anchored"), ground, find_local("crown"))
+        np.testing.assert_array_equal(sieved.levels(balls), whole.levels(balls))
+        assert whole.hopeless == 0
+    assert 0 < sieved.hopeless <= 60
+
+
+def test_the_sieve_keeps_what_is_proved_and_drops_what_is_far(monkeypatch):
+    """Margins m at the sample and c on the ball: hope is m / (m - c)."""
+    network = chain((np.array([[1.0], [-1.0]]), np.zeros(2)))
+    images, labels = np.ones((3, 1), np.float32), np.zeros(3, dtype=np.int64)  # m = 2
+    bounds = torch.tensor([[1.0], [-2.0], [-5.0]])  # shares: proved, 1/2, 2/7
+    monkeypatch.setattr(Crown, "_margins", lambda self, view, ball, labels: bounds[: len(labels)])
+    prover = Prover(find_local("intervals"), Ground(View(network), "l2"), find_local("crown"))
+    prover.levels(Balls(images, labels, np.full(3, 0.1)))
+    assert prover.hopeless == 1
 
 
 def test_attacks_do_not_depend_on_the_batch():

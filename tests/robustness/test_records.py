@@ -85,6 +85,8 @@ def test_shards_of_any_number_are_used(network, data, tmp_path):
         if name not in ("mean_certified_radius", "curve", "histogram"):
             assert getattr(report, name) == getattr(whole, name)
     assert report.mean_certified_radius == pytest.approx(whole.mean_certified_radius, rel=1e-12)
+    assert verdicts(tmp_path / "cut") == verdicts(tmp_path / "whole")  # all of them in one file now
+    assert not list((tmp_path / "cut").glob("shard-*/records.jsonl"))
 
 
 def test_another_data_set_is_refused(network, data, tmp_path):
@@ -125,6 +127,16 @@ def test_what_time_left_open_is_done_later(network, data, tmp_path):
     whole = run(network, data, folder=made(tmp_path / "whole"))
     assert verdicts(tmp_path) == verdicts(tmp_path / "whole")
     assert resumed.certified_count == whole.certified_count
+
+
+def test_two_runs_do_not_write_one_file(network, data, tmp_path):
+    def meanwhile(done, total):
+        for settings in ({}, {"resume": True}, {"resume": True, "limit": 12}):
+            with pytest.raises(UsageError, match="another run is writing"):
+                run(network, data, folder=tmp_path, **settings)
+
+    report = run(network, data, folder=tmp_path, progress=meanwhile, limit=12)
+    assert report.samples == 12 and len(rows(tmp_path)) == 12
 
 
 # --- damage

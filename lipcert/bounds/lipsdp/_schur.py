@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from scipy.linalg.blas import dtrsv
 
+from lipcert.bounds.threads import all_threads
+
 
 @dataclass(frozen=True)
 class Schur:
@@ -31,7 +33,8 @@ class Schur:
         shift = 0.0
         # Rounding may cost H its definiteness in the last steps; a shift of some ulp only shortens them.
         for attempt in range(4):
-            root, info = torch.linalg.cholesky_ex(lower)
+            with all_threads(len(lower)):
+                root, info = torch.linalg.cholesky_ex(lower)
             if int(info) == 0:
                 return cls(root, scale)
             extra = 1e-14 * 30.0**attempt

@@ -16,7 +16,7 @@ from torch import Tensor
 from lipcert.bounds.local import crown
 from lipcert.bounds.local.backward import Functions, Pass, entries, lower_bounds
 from lipcert.bounds.local.crown import Relaxed, relax_network
-from lipcert.bounds.local.lines import Lines, Polyline
+from lipcert.bounds.local.lines import Lines
 from lipcert.bounds.local.margins import differences
 from lipcert.bounds.local.patches import Patches
 from lipcert.bounds.local.region import Ball
@@ -43,7 +43,7 @@ class Slopes:
 
     def __init__(self, relaxation: Linear, count: int) -> None:
         line, lines = relaxation.polyline, relaxation.lines
-        self._line = Polyline(line.x[:, :, None], line.below[:, :, None], line.above[:, :, None])
+        self._line = line.of_functions()
         self._ranges = self._line.slope_range(self._line.below), self._line.slope_range(self._line.above)
         self.low, self.high = (
             slope.expand(-1, count, *slope.shape[2:]).clone() for slope in (lines.low_slope, lines.high_slope)

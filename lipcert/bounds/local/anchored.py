@@ -34,6 +34,7 @@ from lipcert.network.operators import Activation, Elementwise
 from lipcert.proof.claims import Norm
 from lipcert.proof.local import Proposal
 
+ALONE = 3  # rivals of a sample, at most, that get multipliers of their own
 STEPS = 40  # of the optimiser; on real networks hardly a margin turns positive later
 
 
@@ -62,7 +63,7 @@ def margins(relaxed: Relaxed, labels: Tensor, steps: int, slopes: Slopes = from_
 
 
 def propose(relaxed: Relaxed, labels: Tensor, steps: int) -> Proposal:
-    """Return multipliers for `Evaluator.anchored`: of all rivals together, then of those that these leave open.
+    """Return multipliers for `Evaluator.anchored`: for all rivals together, then for the worst of those left open.
 
     Arguments as of `margins`; slopes are `from_centre`.
     """
@@ -72,12 +73,14 @@ def propose(relaxed: Relaxed, labels: Tensor, steps: int) -> Proposal:
     goal = Together(at_centre, setting.eps)
     found = search(setting, goal, steps)
     sets = [_spread(relaxed.view, logs, torch.arange(len(labels)), len(labels)) for logs in found.logs]
-    left = goal.open(found.lengths)
-    if len(left):
-        rest = goal.take(left)
-        rest = Together(rest.margins.masked_fill(rest.reached(found.lengths[left]), torch.inf), rest.eps)
-        again = search(setting.take(left), rest, steps)
-        sets += [_spread(relaxed.view, logs, left, len(labels)) for logs in again.logs[1:]]
+    lows = torch.where(goal.reached(found.lengths), torch.inf, at_centre - setting.eps[:, None] * found.lengths)
+    for worst in lows.argsort(dim=1).T[:ALONE]:
+        left = (lows.gather(1, worst[:, None])[:, 0] < torch.inf).nonzero()[:, 0]
+        if len(left):
+            others = torch.ones_like(at_centre, dtype=torch.bool).scatter(1, worst[:, None], False)
+            alone = Together(at_centre.masked_fill(others, torch.inf)[left], setting.eps[left])
+            again = search(setting.take(left), alone, 2 * steps)
+            sets += [_spread(relaxed.view, logs, left, len(labels)) for logs in again.logs[1:]]
     return Proposal(multipliers=sets, norms=relaxed.view.norms)
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lipcert.bounds.local.patches import Patches, rows_of, send_windows
+from lipcert.bounds.local.products import products
 from lipcert.bounds.local.region import Ball
 from lipcert.bounds.local.relaxations import Relaxation
 from lipcert.bounds.local.view import View
@@ -22,7 +23,9 @@ from lipcert.network.operators import Affine, Concat, Sum
 Functions = Tensor | Patches  # (B, S, *shape) coefficients, or windows of them
 Pull = Callable[[int, Tensor], tuple[list[Tensor | None], Tensor]]
 
-BUDGET = 2**28  # bytes for the coefficients of functions sent back at a time
+# Bytes for the coefficients of functions sent back at a time. On a CPU, what the allocator keeps and caches hold.
+BUDGET = {"cpu": 2**25}
+_BUDGET_ELSEWHERE = 2**30
 
 
 def lower_bounds(
@@ -42,7 +45,9 @@ def lower_bounds(
 
     if isinstance(coefficients, Patches):
         pending, begun = send_windows(view, relaxations, start, coefficients)
-        found, constant = _send_on(view, pull, pending)
+        if pending.keys() == {0}:
+            return begun + ball.minimum(pending[0].values, pending[0].seen)
+        found, constant = _send_on(view, pull, {index: windows.full() for index, windows in pending.items()})
         return begun + constant + ball.minimum(found)
     found, constant = send_back(view, pull, start, coefficients)
     return constant + ball.minimum(found)
@@ -85,7 +90,7 @@ def _pull(view: View, pull: Pull, index: int, a: Tensor) -> tuple[list[Tensor | 
     match op:
         case Affine():
             linear = view.maps[index]
-            shift = a.flatten(2) @ linear.offset.flatten()
+            shift = products(a, linear.offset[None])
             return [linear.adjoint(a.flatten(0, 1)).reshape(*a.shape[:2], *linear.source)], shift
         case Sum():
             return [a if sign > 0 else -a for sign in op.signs], a.new_zeros(a.shape[:2])
@@ -141,7 +146,8 @@ def bounds_of(
 def rows_at_a_time(view: View, start: int, copies: int) -> int:
     """Return how many functions of a node fit the memory budget, if that many tensors live at once for each."""
     largest = max(node.size for node in view.nodes[: start + 1])
-    return max(1, BUDGET // (copies * largest * torch.finfo(view.dtype).bits // 8))
+    budget = BUDGET.get(view.device.type, _BUDGET_ELSEWHERE)
+    return max(1, budget // (copies * largest * view.dtype.itemsize))
 
 
 def entries(view: View, node: int, rows: Tensor) -> tuple[int, Tensor, Tensor]:

@@ -38,6 +38,8 @@ class Curve:
         third: an upper bound of |f'''| beyond what `stationary` says, 0 where that says it all.
         turns: points where f turns from rising to falling or back, other than kinks.
         period: of the turns, or None where `turns` are all.
+        meets: (slope, *parameters) -> points among which are all those between kinks where f' is the slope; None
+            where they have no closed form. Never NaN.
     """
 
     kinks: Callable[..., tuple[Tensor, ...]] = lambda *_: ()
@@ -46,6 +48,7 @@ class Curve:
     third: float = 0.0
     turns: tuple[float, ...] = ()
     period: float | None = None
+    meets: Callable[..., tuple[Tensor, ...]] | None = None
 
     @property
     def is_straight(self) -> bool:
@@ -86,6 +89,15 @@ def _hard_sigmoid_kinks(alpha: Tensor, beta: Tensor) -> tuple[Tensor, ...]:
     flat = alpha == 0  # a constant: no kink anywhere
     safe = torch.where(flat, 1.0, alpha)
     return torch.where(flat, 0.0, -beta / safe), torch.where(flat, 0.0, (1.0 - beta) / safe)
+
+
+def _share(slope: Tensor, largest: float | Tensor = 1.0) -> Tensor:
+    """Return a slope as a part of the largest one, brought into (0, 1]."""
+    return (slope / largest).clamp(torch.finfo(slope.dtype).tiny, 1.0)
+
+
+def _both(x: Tensor) -> tuple[Tensor, ...]:
+    return x, -x
 
 
 def _sigmoid_second(x: Tensor) -> Tensor:
@@ -143,17 +155,46 @@ CURVES: Mapping[str, Curve] = MappingProxyType(
             (None, lambda x: torch.full_like(x, 1.0 / 3.0), None),
             turns=(-1.5,),
         ),
-        "elu": Curve(_at_zero, (lambda x, alpha: alpha * torch.exp(x), None)),
-        "selu": Curve(_at_zero, (lambda x: SELU_SCALE * SELU_ALPHA * torch.exp(x), None)),
-        "celu": Curve(_at_zero, (lambda x, alpha: torch.exp(x / alpha) / alpha, None)),
+        # f' = alpha e^x
+        "elu": Curve(
+            _at_zero,
+            (lambda x, alpha: alpha * torch.exp(x), None),
+            meets=lambda s, alpha: (_share(s, torch.where(alpha == 0, 1.0, alpha)).log(),),
+        ),
+        "selu": Curve(
+            _at_zero,
+            (lambda x: SELU_SCALE * SELU_ALPHA * torch.exp(x), None),
+            meets=lambda s: (_share(s, SELU_SCALE * SELU_ALPHA).log(),),
+        ),
+        "celu": Curve(
+            _at_zero,
+            (lambda x, alpha: torch.exp(x / alpha) / alpha, None),
+            meets=lambda s, alpha: (alpha * _share(s).log(),),
+        ),
         # f''' = s (1 - s) (1 - 6 s + 6 s^2) = 0 at s = (3 +- sqrt 3) / 6, x = +- log(2 + sqrt 3)
-        "sigmoid": Curve(second=(_sigmoid_second,), stationary=(-1.3169578969248167, 1.3169578969248167)),
-        "tanh": Curve(second=(_tanh_second,), stationary=(-_TANH_TOP, _TANH_TOP)),
-        "tanhshrink": Curve(second=(lambda x: -_tanh_second(x),), stationary=(-_TANH_TOP, _TANH_TOP)),
+        # f' = (1 - r^2) / 4 with r = 2 s - 1 = tanh(x / 2)
+        "sigmoid": Curve(
+            second=(_sigmoid_second,),
+            stationary=(-1.3169578969248167, 1.3169578969248167),
+            meets=lambda s: _both(2.0 * torch.atanh((1.0 - _share(s, 0.25)).sqrt())),
+        ),
+        # f' = 1 - tanh^2
+        "tanh": Curve(
+            second=(_tanh_second,),
+            stationary=(-_TANH_TOP, _TANH_TOP),
+            meets=lambda s: _both(torch.atanh((1.0 - _share(s)).sqrt())),
+        ),
+        # f' = tanh^2
+        "tanhshrink": Curve(
+            second=(lambda x: -_tanh_second(x),),
+            stationary=(-_TANH_TOP, _TANH_TOP),
+            meets=lambda s: _both(torch.atanh(_share(s).sqrt())),
+        ),
         # f'' = -2 x f', f' = 2 / sqrt(pi) e^(-x^2), f''' = (4 x^2 - 2) f'
         "erf": Curve(
             second=(lambda x: -4.0 / math.sqrt(math.pi) * x * torch.exp(-x * x),),
             stationary=(-math.sqrt(0.5), math.sqrt(0.5)),
+            meets=lambda s: _both((-_share(s, 2.0 / math.sqrt(math.pi)).log()).sqrt()),
         ),
         # f'' = beta s (1 - s) at beta x, largest at 0
         "softplus": Curve(second=(_softplus_second,), stationary=(0.0,)),

@@ -19,12 +19,14 @@ Everything holds in real arithmetic; lines above f are lines below -f.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from lipcert.bounds.local.contacts import intercepts
 from lipcert.bounds.local.curves import Curve
 from lipcert.bounds.torch_activations import Function
 
@@ -48,6 +50,11 @@ class Shape:
     parameters: tuple[Tensor, ...]
     slopes: tuple[Tensor, Tensor]
 
+    @cached_property
+    def rises(self) -> bool:
+        """Whether the activation never falls."""
+        return bool((self.slopes[0] >= 0).all())
+
 
 @dataclass(frozen=True)
 class Polyline:
@@ -56,11 +63,18 @@ class Polyline:
     Attributes:
         x: (K, B, *shape) the points, ascending; the first are l, the last u.
         below, above: (K, B, *shape) the values.
+        contact: the activation, where lines of any slope touch it in closed form: the values are its own then, and
+            only slopes are taken from them. None where the polylines themselves are below and above it.
     """
 
     x: Tensor
     below: Tensor
     above: Tensor
+    contact: Shape | None = None
+
+    def of_functions(self) -> Polyline:
+        """Return the same for (B, S, *shape) slopes, one set for each of S functions."""
+        return replace(self, x=self.x[:, :, None], below=self.below[:, :, None], above=self.above[:, :, None])
 
     def slope_range(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Return the least and the largest slope of the pieces of a polyline (0 for points): no line needs others.
@@ -75,14 +89,18 @@ class Polyline:
 
     def take(self, samples: Tensor) -> Polyline:
         """Return the same of some samples, given by index."""
-        return Polyline(self.x[:, samples], self.below[:, samples], self.above[:, samples])
+        return replace(self, x=self.x[:, samples], below=self.below[:, samples], above=self.above[:, samples])
 
     def highest_below(self, slope: Tensor) -> Tensor:
         """Return the largest intercepts of lines of these slopes below f; slope: broadcastable to x[0]."""
+        if self.contact is not None:
+            return intercepts(self.contact, self.x[0], self.x[-1], slope)[0]
         return _least(self.below, self.x, slope)
 
     def lowest_above(self, slope: Tensor) -> Tensor:
         """Return the smallest intercepts of lines of these slopes above f."""
+        if self.contact is not None:
+            return intercepts(self.contact, self.x[0], self.x[-1], slope)[1]
         return -_least(-self.above, self.x, -slope)
 
 
@@ -116,6 +134,10 @@ def cells(shape: Shape, low: Tensor, high: Tensor) -> Iterator[tuple[int, Tensor
 
 def polyline(shape: Shape, low: Tensor, high: Tensor) -> Polyline:
     """Return polylines below and above an activation on boxes [low, high], (B, *shape) each."""
+    if shape.curve.is_straight or shape.curve.meets is not None:
+        x = torch.stack([low, *(right for _, _, right in cells(shape, low, high))])
+        y = shape.function(x, *shape.parameters)
+        return Polyline(x, y, y, None if shape.curve.is_straight else shape)
     xs, depths, heights = [low], [], []
     for piece, left, right in cells(shape, low, high):
         depth, height = sag(shape, piece, left, right)
@@ -124,13 +146,13 @@ def polyline(shape: Shape, low: Tensor, high: Tensor) -> Polyline:
         xs.append(right)
     x = torch.stack(xs)
     y = shape.function(x, *shape.parameters)
-    if shape.curve.is_straight:
-        return Polyline(x, y, y)
     return Polyline(x, y - _beside(depths), y + _beside(heights))
 
 
 def value_range(shape: Shape, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """Return the least and the largest value of an activation on boxes [low, high]."""
+    if shape.rises:
+        return shape.function(low, *shape.parameters), shape.function(high, *shape.parameters)
     points = torch.stack(shape.curve.extremes(low, high, shape.parameters))
     values = shape.function(points, *shape.parameters)
     return values.amin(dim=0), values.amax(dim=0)
@@ -172,14 +194,15 @@ def _beside(cells: list[Tensor]) -> Tensor:
 
 def _least(p: Tensor, x: Tensor, slope: Tensor) -> Tensor:
     """Return min_k p_k - s x_k; its gradient is that of the least term."""
+    if not slope.requires_grad:
+        lowest: Tensor = (p - slope * x).amin(dim=0)
+        return lowest
     with torch.no_grad():
         least, index = p[0] - slope * x[0], torch.zeros_like(slope, dtype=torch.int64)
         for k in range(1, len(p)):
             value = p[k] - slope * x[k]
             less = value < least
             least, index = torch.where(less, value, least), torch.where(less, k, index)
-    if not slope.requires_grad:
-        return least
     at_p, at_x = (v.expand(len(v), *slope.shape).gather(0, index[None])[0] for v in (p, x))
     return at_p - slope * at_x
 
@@ -194,8 +217,8 @@ def _supporting_slope(x: Tensor, p: Tensor) -> Tensor:
     x0, p0, x1, p1 = x[0], p[0], x[-1], p[-1]
     for _ in range(min(_MOVES, len(x) - 2)):
         slope = _quotient(p1 - p0, x1 - x0)
-        gap, index = (p - p0 - slope * (x - x0)).min(dim=0)
-        at_x, at_p = (v.gather(0, index[None])[0] for v in (x, p))
+        gap, index = (p[1:-1] - p0 - slope * (x[1:-1] - x0)).min(dim=0)
+        at_x, at_p = (v[1:-1].gather(0, index[None])[0] for v in (x, p))
         move_left, move_right = (gap < 0) & (at_x <= middle), (gap < 0) & (at_x > middle)
         x0, p0 = torch.where(move_left, at_x, x0), torch.where(move_left, at_p, p0)
         x1, p1 = torch.where(move_right, at_x, x1), torch.where(move_right, at_p, p1)

@@ -20,7 +20,8 @@ from torch.nn import functional
 
 from lipcert.bounds.local.relaxations import Linear, Relaxation
 from lipcert.bounds.local.view import View
-from lipcert.bounds.torch_linear import LinearMap
+from lipcert.bounds.torch_linear import LinearMap, is_plain
+from lipcert.bounds.torch_spread import spread
 from lipcert.network.graph import Shape
 from lipcert.network.operators import Conv, Sum
 
@@ -64,7 +65,11 @@ class Patches:
     def masked(self) -> Patches:
         """Return the same with zeros outside the image."""
         inside = self._places[1].reshape(*self.top.shape, 1, *self.values.shape[3:])
-        return Patches(self.values * inside, self.top, self.left, self.shape)
+        return self._like(self.values * inside)
+
+    def _like(self, values: Tensor) -> Patches:
+        """Return functions with other coefficients in the same windows."""
+        return Patches(values, self.top, self.left, self.shape)
 
     def full(self) -> Tensor:
         """Return (B, S, C, H, W) coefficients on the whole image."""
@@ -83,7 +88,10 @@ class Patches:
 
     def product(self, image: Tensor) -> Tensor:
         """Return (B, S) the values of the functions at images (B, C, H, W)."""
-        total: Tensor = (self.values * self.seen(image)).sum(dim=(2, 3, 4))
+        return self._sum(self.values, image)
+
+    def _sum(self, values: Tensor, image: Tensor) -> Tensor:
+        total: Tensor = (values * self.seen(image)).sum(dim=(2, 3, 4))
         return total
 
     def plus(self, other: Patches) -> Patches | None:
@@ -103,30 +111,28 @@ class Patches:
 
         None where the lines differ between functions: then they are no image of the batch.
         """
-        lines = relaxation.lines
+        lines, constant = relaxation.lines, self.values.new_zeros(self.top.shape)
         if lines.low_slope.shape[1] != 1:
             return None
-        over = self.values.clamp(min=0.0)
-        under = self.values - over
-        slopes = over * self.seen(lines.low_slope[:, 0]) + under * self.seen(lines.high_slope[:, 0])
-        constant = self.values.new_zeros(self.top.shape)
+        under = self.values.clamp(max=0.0)
         no_low, no_high = relaxation.without_intercepts
         if not no_low:
-            constant = constant + (over * self.seen(lines.low_intercept[:, 0])).sum(dim=(2, 3, 4))
+            constant = constant + self._sum(self.values - under, lines.low_intercept[:, 0])
         if not no_high:
-            constant = constant + (under * self.seen(lines.high_intercept[:, 0])).sum(dim=(2, 3, 4))
-        return Patches(slopes, self.top, self.left, self.shape), constant
+            constant = constant + self._sum(under, lines.high_intercept[:, 0])
+        rest = self.seen((lines.high_slope - lines.low_slope)[:, 0])
+        return self._like(torch.addcmul(self.values * self.seen(lines.low_slope[:, 0]), under, rest)), constant
 
     def pull_conv(self, linear: LinearMap) -> tuple[Patches, Tensor] | None:
         """Return functions of the input of a convolution and constants; None where windows no longer pay."""
         op = linear.op
-        if not isinstance(op, Conv) or not _is_plain(op):
+        if not isinstance(op, Conv) or not is_plain(op):
             return None
         sizes = [(n - 1) * s + k for n, s, k in zip(self.values.shape[3:], op.stride, op.weight.shape[2:], strict=True)]
         if not _pays(sizes, linear.source):
             return None
-        spread = functional.conv_transpose2d(self.values.flatten(0, 1), linear.weight, None, op.stride)
-        values = spread.reshape(*self.top.shape, *spread.shape[1:])
+        found = spread(self.values.flatten(0, 1), linear.weight, op.stride, (0, 0), tuple(sizes))
+        values = found.reshape(*self.top.shape, *found.shape[1:])
         top, left = (
             start * s - before
             for start, s, (before, _) in zip((self.top, self.left), op.stride, op.padding, strict=True)
@@ -143,14 +149,14 @@ class Patches:
 
 def send_windows(
     view: View, relaxations: Mapping[int, Relaxation], start: int, windows: Patches
-) -> tuple[dict[int, Tensor], Tensor]:
+) -> tuple[dict[int, Patches], Tensor]:
     """Send functions of a node back as long as all of them stay windows that pay.
 
     They stop together: what reaches a node on several ways has to be added up before an activation is passed, because
     the line that is taken depends on the sign of the sum.
 
     Returns:
-        By node, coefficients (B, S, *its shape) of functions whose sum, with the constants (B, S), is below.
+        By node, functions whose sum, with the constants (B, S), is below.
     """
     pending = {start: windows}
     constant = windows.values.new_zeros(windows.top.shape)
@@ -164,16 +170,12 @@ def send_windows(
             before = parts.get(source, pending.get(source))
             total = part if before is None else before.plus(part)
             if total is None:
-                return _all_full(pending), constant
+                return pending, constant
             parts[source] = total
         del pending[index]
         pending |= parts
         constant = constant + found[1]
-    return _all_full(pending), constant
-
-
-def _all_full(pending: Mapping[int, Patches]) -> dict[int, Tensor]:
-    return {index: windows.full() for index, windows in pending.items()}
+    return pending, constant
 
 
 def _pull(
@@ -199,18 +201,14 @@ def rows_of(linear: LinearMap, rows: Tensor) -> Patches | None:
     rows: (B, S) positions in the flattened output.
     """
     op = linear.op
-    if not isinstance(op, Conv) or not _is_plain(op) or not _pays(op.weight.shape[2:], linear.source):
+    if not isinstance(op, Conv) or not is_plain(op) or not _pays(op.weight.shape[2:], linear.source):
         return None
     _, height, width = linear.target
     channel, place = rows // (height * width), rows % (height * width)
     (up, _), (before, _) = op.padding
     top, left = place // width * op.stride[0] - up, place % width * op.stride[1] - before
-    return Patches(linear.weight[channel], top, left, linear.source).masked()
-
-
-def _is_plain(op: Conv) -> bool:
-    """Whether a convolution has two spatial axes and neither groups, dilation nor wrapped padding."""
-    return len(op.stride) == 2 and op.groups == 1 and not op.circular and all(d == 1 for d in op.dilation)
+    weight = linear.weight.movedim(1, 3)[channel].movedim(4, 2)  # channels last in memory
+    return Patches(weight, top, left, linear.source).masked()
 
 
 def _pays(window: tuple[int, ...] | list[int], image: Shape) -> bool:

@@ -15,12 +15,14 @@ are clipped. Whatever t it stops at, the bound holds.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from lipcert.bounds.local.products import products
 from lipcert.errors import UsageError
 from lipcert.proof.claims import NORMS, Norm
 
@@ -99,31 +101,32 @@ class Ball:
         """Whether the region is exactly the box [lower, upper]."""
         return self.norm == "linf"
 
-    def minimum(self, coefficients: Tensor) -> Tensor:
+    def minimum(self, coefficients: Tensor, seen: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Return (B, S) lower bounds of the least values of linear functions on the region.
 
         Without a box, and for linf, they are the least values; for l2 with a box, too once the split has converged.
 
         Args:
-            coefficients: (B, S, *input_shape).
+            coefficients: (B, S, *input_shape); or (B, S, *window) of functions that only see windows of the input.
+            seen: for windows, (B, *input_shape) -> (B, S, *window), what they see; coefficients are 0 outside.
         """
-        c, x0 = coefficients.flatten(2), self.centre.flatten(1)
+
+        def product(c: Tensor, x: Tensor) -> Tensor:
+            return products(c, x) if seen is None else (c * seen(x)).flatten(2).sum(dim=2)
+
         if self.is_box:
-            middle, radius = (self.lower + self.upper).flatten(1) / 2, (self.upper - self.lower).flatten(1) / 2
-            return _product(c, middle) - _product(c.abs(), radius)
-        at_centre = _product(c, x0)
+            middle, radius = (self.lower + self.upper) / 2, (self.upper - self.lower) / 2
+            return product(coefficients, middle) - product(coefficients.abs(), radius)
+        at_centre = product(coefficients, self.centre)
         if self.norm == "l1":
-            largest: Tensor = c.abs().amax(dim=2)
+            largest: Tensor = coefficients.flatten(2).abs().amax(dim=2)
             return at_centre - self.eps[:, None] * largest
+        c = coefficients.flatten(2)
         if self.box is None:
             return at_centre - self.eps[:, None] * _length(c)
-        low, high = ((bound.flatten(1) - x0)[:, None] for bound in (self.lower, self.upper))
-        return at_centre + split_minimum(c, low, high, self.eps[:, None])
-
-
-def _product(c: Tensor, x: Tensor) -> Tensor:
-    """Return (B, S) products of coefficients (B, S, n) with points (B, n)."""
-    return torch.bmm(c, x[:, :, None])[:, :, 0]
+        steps = self.lower - self.centre, self.upper - self.centre
+        low, high = (step[:, None] if seen is None else seen(step) for step in steps)
+        return at_centre + split_minimum(c, low.flatten(2), high.flatten(2), self.eps[:, None])
 
 
 def _length(c: Tensor) -> Tensor:
@@ -136,7 +139,7 @@ def split_minimum(c: Tensor, low: Tensor, high: Tensor, eps: Tensor) -> Tensor:
 
     Args:
         c: (B, S, n).
-        low, high: (B, 1, n), low <= 0 <= high.
+        low, high: (B, 1 or S, n), low <= 0 <= high.
         eps: (B, 1), not negative.
     """
     tiny = torch.finfo(c.dtype).tiny

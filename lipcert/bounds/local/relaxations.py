@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from lipcert.bounds.local.lines import Lines, Polyline, best_lines, polyline
+from lipcert.bounds.local.products import products
 from lipcert.bounds.local.selections import Selection, join, pool_candidates, select, stacked_candidates
 from lipcert.bounds.local.view import View
 from lipcert.network.operators import Elementwise, Extremum, MaxPool, Sort
@@ -57,15 +58,14 @@ class Linear(Relaxation):
 
     def pull(self, a: Tensor) -> tuple[list[Tensor | None], Tensor]:
         """Return one coefficient tensor and the constants."""
-        over = a.clamp(min=0.0)
-        under = a - over
-        lines = self.lines
-        constant = a.new_zeros(a.shape[:2])
-        if not self.without_intercepts[0]:
-            constant = constant + _contract(over, lines.low_intercept)
-        if not self.without_intercepts[1]:
+        lines, constant = self.lines, a.new_zeros(a.shape[:2])
+        no_low, no_high = self.without_intercepts
+        under = a.clamp(max=0.0)
+        if not no_low:
+            constant = constant + _contract(a - under, lines.low_intercept)
+        if not no_high:
             constant = constant + _contract(under, lines.high_intercept)
-        return [over * lines.low_slope + under * lines.high_slope], constant
+        return [torch.addcmul(a * lines.low_slope, under, lines.high_slope - lines.low_slope)], constant
 
     def take(self, samples: Tensor) -> Linear:
         """Return the same of some samples."""
@@ -153,5 +153,5 @@ def relax(view: View, index: int, inputs: Sequence[Box], output: Box) -> Relaxat
 def _contract(a: Tensor, values: Tensor) -> Tensor:
     """Return (B, S) sums of products of (B, S, *shape) with (B, S or 1, *shape)."""
     if values.shape[1] == 1:
-        return torch.bmm(a.flatten(2), values.flatten(2).transpose(1, 2))[..., 0]
+        return products(a, values[:, 0])
     return (a * values).flatten(2).sum(dim=2)

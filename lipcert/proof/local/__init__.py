@@ -7,7 +7,8 @@ Lowest first; everything is numpy in float64:
 * `straight`: lines below and above piecewise linear activations, for any slopes; `secants`: their slopes seen from the
   sample.
 * `affine`: affine nodes on boxes and on linear functions.
-* `boxes`: interval propagation; `backward`: linear functions sent back to the input; `margins`: from boxes alone.
+* `boxes`: interval propagation; `surroundings`: boxes from values at the samples and Lipschitz bounds; `backward`:
+  linear functions sent back to the input, and `narrowing` boxes by them; `margins`: from boxes alone.
 * `differences`, `reach`, `anchored`: differences from the sample as functions of the input and of bounded noises, and
   how far multipliers let them move.
 * `evaluator`: margins made of these; `proposal`: the slopes and multipliers that a method may suggest to it.

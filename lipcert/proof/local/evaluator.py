@@ -14,7 +14,7 @@ import numpy as np
 from lipcert.network.enclosure import Float
 from lipcert.network.graph import Network
 from lipcert.network.normal import normal_form, strip_softmax
-from lipcert.network.operators import Activation, Elementwise
+from lipcert.network.operators import Elementwise
 from lipcert.proof.claims import Norm
 from lipcert.proof.environment import require_ieee
 from lipcert.proof.local.affine import Box
@@ -22,14 +22,12 @@ from lipcert.proof.local.anchored import margins_by_multipliers
 from lipcert.proof.local.backward import Account, Backward
 from lipcert.proof.local.boxes import Steps, propagate
 from lipcert.proof.local.margins import differences, margins_on_boxes, rivals
+from lipcert.proof.local.narrowing import improved, is_tight, narrow
 from lipcert.proof.local.proposal import NOTHING, Ints, Proposal, Slopes
-from lipcert.proof.local.region import Mask, Region
-from lipcert.proof.local.straight import Lines, kinks, lines
+from lipcert.proof.local.region import Region
+from lipcert.proof.local.straight import Lines, lines
 from lipcert.proof.local.surroundings import Surroundings, lipschitz_bounds
 from lipcert.proof.refusal import Refused
-
-BUDGET = 2**27  # bytes for the coefficients of functions sent back at a time
-_COPIES = 12  # arrays of the size of the coefficients that live at once
 
 
 class Evaluator:
@@ -142,12 +140,12 @@ class Evaluator:
             found.append(self._next(around, found))
             if isinstance(node.op, Elementwise):
                 relaxed[index] = lines(node.op, *found[node.inputs[0]])
-            if index in read and not self._is_tight(region, index):
-                found[index] = self._narrow(back, region, index, found[index])
+            if index in read and not is_tight(self.steps, region, index):
+                found[index] = narrow(self.steps, back, region, index, found[index])
             if index in proposal.entries:
                 rows, slopes = proposal.entries[index]
                 other = Backward(self.steps, found, self._with_slopes(found, relaxed, slopes))
-                found[index] = self._improve(other, region, index, rows, found[index])
+                found[index] = improved(other, region, index, rows, found[index])
         return found, relaxed
 
     def _with_slopes(self, found: list[Box], relaxed: Mapping[int, Lines], slopes: Slopes) -> dict[int, Lines]:
@@ -158,57 +156,6 @@ class Evaluator:
             assert isinstance(node.op, Elementwise)
             other[index] = lines(node.op, *found[node.inputs[0]], slopes=proposed)
         return other
-
-    def _is_tight(self, region: Region, index: int) -> bool:
-        """Whether a backward pass has nothing to add: see `bounds.local.crown`."""
-        at = self.steps.behind_reshapes(index)
-        if at == 0 or isinstance(self.steps.nodes[at].op, Elementwise):
-            return True
-        if not self.steps.is_first(at):
-            return False
-        return region.norm == "linf" or (region.box is None and self.steps.affine[at].reaches(region.norm) is not None)
-
-    def _narrow(self, back: Backward, region: Region, index: int, box: Box) -> Box:
-        """Return the box of a node, its undecided entries narrowed by functions sent back."""
-        mask = self._undecided(index, box) & region.valid[:, None]
-        count = int(mask.sum(axis=1).max(initial=0))
-        rows = np.argsort(~mask, axis=1, kind="stable")[:, :count]
-        largest = max(node.size for node in self.steps.nodes[: index + 1])
-        width = max(1, BUDGET // (2 * len(region) * _COPIES * largest * 8))
-        for start in range(0, count, width):
-            box = self._improve(back, region, index, rows[:, start : start + width], box)
-        return box
-
-    def _improve(self, back: Backward, region: Region, index: int, rows: Ints, box: Box) -> Box:
-        """Return the box of a node, its entries at positions (B, S) intersected with bounds of functions sent back."""
-        ends = [end.reshape(len(region), -1).copy() for end in box]
-        for end, bounds, tighter in zip(
-            ends, self._entries(back, region, index, rows), (np.maximum, np.minimum), strict=True
-        ):
-            np.put_along_axis(end, rows, tighter(np.take_along_axis(end, rows, axis=1), bounds), axis=1)
-        return ends[0].reshape(box[0].shape), ends[1].reshape(box[1].shape)
-
-    def _entries(self, back: Backward, region: Region, index: int, rows: Ints) -> tuple[Float, Float]:
-        """Return lower and upper bounds (B, S) of entries of a node at positions (B, S)."""
-        at, own, shift, lost = back.entries(index, rows)
-        a = np.concatenate([own, -own], axis=1)
-        account = Account.zero(a)
-        account.add(np.concatenate([shift, -shift], axis=1), np.concatenate([lost, lost], axis=1))
-        low, high = np.split(account.below(region.minimum(back.send(at, a, account))), 2, axis=1)
-        return low, -high
-
-    def _undecided(self, index: int, box: Box) -> Mask:
-        """Return (B, size) at which entries of a node some activation that reads it is not linear on the box."""
-        low, high = box
-        found = np.zeros(low.shape, dtype=np.bool_)
-        for user in self.steps.network.consumers[index]:
-            op = self.steps.nodes[user].op
-            if isinstance(op, Elementwise):
-                for kink in kinks(op):
-                    found |= (low < kink) & (kink < high)
-            elif isinstance(op, Activation):
-                found |= high > low
-        return found.reshape(len(low), -1)
 
     def _settled(self, bounds: Float, found: list[Box], region: Region, labels: Ints) -> Float:
         """Return (B, classes) margins; nothing of samples that are not valid or whose boxes are no boxes."""

@@ -40,7 +40,7 @@ from lipcert.proof.psd import is_psd
 from lipcert.proof.triangular import solve_lower
 
 SHARE = 2.0**-24  # t of the theorem, a power of two
-_ROOMS = (1e-9, 1e-6, 1e-3)  # of X, relative; tried in order
+_ROOMS = (1e-6, 1e-3)  # of X, relative; tried in order
 LARGEST = 4096  # rows of a matrix that is factorised
 _WIDEST = 2.0**100  # of Y; then what underflow loses in N sigma costs less than _LOST in an entry of Y Y'
 _LOST = 2.0**-900

@@ -14,6 +14,7 @@ from lipcert.proof.claims import NORMS, Norm
 from lipcert.proof.local.arithmetic import above, below, dual_norms, middle, over, sum_error
 
 Mask = npt.NDArray[np.bool_]
+_SPLITS = 6  # updates of the split between ball and box
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +80,10 @@ class Region:
         return high if self.box is None else np.minimum(high, self.box[1])
 
     def minimum(self, coefficients: Float) -> Float:
-        """Return (B, S) lower bounds of linear functions c.x on the region: of c.x0 - eps ||c||_*, and of the box's.
+        """Return (B, S) lower bounds of linear functions c.x on the region: the best of what ball, box and both say.
+
+        For every p, with q = c - p: c.d >= -eps ||p||_* + min q.d over the box, d = x - x0. p = c is the ball alone,
+        p = 0 the box; for l2 balls the p of the least point (`bounds.local.region`) is tried too.
 
         Args:
             coefficients: (B, S, n).
@@ -90,12 +94,43 @@ class Region:
         found = below(at_centre, reach)
         if self.box is None:
             return found
-        return np.maximum(found, linear_on_box(coefficients, *(b.reshape(len(self), -1) for b in self.ends)))
+        low, high = (end.reshape(len(self), -1) for end in self.ends)
+        found = np.maximum(found, linear_on_box(coefficients, low, high))
+        if self.norm != "l2":
+            return found
+        down, up = low - points, high - points
+        down, up = below(down, sum_error(down)), above(up, sum_error(up))
+        both = self._by_split(coefficients, _share(coefficients, down, up, self.eps), down, up)
+        both = both + at_centre
+        both = below(both, sum_error(both))
+        return np.maximum(found, np.where(np.isfinite(both), both, -np.inf))
+
+    def _by_split(self, c: Float, p: Float, down: Float, up: Float) -> Float:
+        """Return (B, S) lower bounds of c.d, for any p, on |d| <= eps and down <= d <= up."""
+        q = c - p
+        lost = over((sum_error(q) @ np.maximum(-down, up)[..., None])[..., 0], c.shape[2] + 2)
+        on_box = linear_on_box(q, down, up)
+        return below(on_box, round_up(round_up(self.eps * dual_norms(p, "l2")) + lost + sum_error(on_box), 4))
 
     @property
     def ends(self) -> tuple[Float, Float]:
         """The box around the region."""
         return self.lower, self.upper
+
+
+def _share(c: Float, down: Float, up: Float, eps: float) -> Float:
+    """Return the part of c that the ball should bear; not rigorous, and need not be."""
+    low, high = down[:, None], up[:, None]
+    length = np.sqrt(np.square(c).sum(axis=2))
+    t = eps / np.where(length > 0, length, 1.0)
+    for _ in range(_SPLITS):
+        wanted = -t[..., None] * c
+        free = (wanted > low) & (wanted < high)
+        room = eps * eps - np.square(np.where(free, 0.0, np.clip(wanted, low, high))).sum(axis=2)
+        left = np.square(np.where(free, c, 0.0)).sum(axis=2)
+        t = np.where((room > 0) & (left > 0), np.sqrt(np.abs(room) / np.where(left > 0, left, 1.0)), t)
+    share: Float = np.clip(-t[..., None] * c, low, high) / -t[..., None]
+    return np.where(np.isfinite(share), share, c)
 
 
 def linear_on_box(coefficients: Float, low: Float, high: Float) -> Float:

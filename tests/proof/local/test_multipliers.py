@@ -286,3 +286,33 @@ def test_counts_on_a_real_network(shared_data, eps, least):
     proposal = Proposer().propose(View(network), Ball.around(torch.from_numpy(images), eps), torch.from_numpy(labels))
     found = Evaluator(network).anchored(Region.around(images, eps), labels, proposal)
     assert int((found.min(axis=1) > 0).sum()) >= least
+
+
+# --- norms ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2", "linf"])
+def test_boxes_from_lipschitz_bounds_hold_and_are_tighter(norm):
+    """A network of nearly orthogonal layers: norms say more than intervals."""
+    rotations = [np.linalg.qr(np.random.default_rng(k).normal(size=(6, 6)))[0] for k in range(3)]
+    network, rng, eps = mlp(rotations), np.random.default_rng(0), 0.3
+    evaluator, x, labels = Evaluator(network), rng.normal(size=(3, 6)), np.array([0, 1, 2])
+    proposal = Proposal(norms=View(network).norms)
+    region = Region.around(x, eps, norm)
+    with_norms, without = (evaluator.intervals(region, labels, p) for p in (proposal, NOTHING))
+    assert (with_norms >= without).all()
+    if norm == "l2":
+        assert (with_norms > without)[np.isfinite(without)].any()
+        _assert_sound(network, x, eps, labels, with_norms, rng)
+        _assert_sound(network, x, eps, labels, evaluator.crown(region, labels, proposal), rng)
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0 - 1e-6, 0.0, -1.0, np.nan, np.inf])
+def test_norms_that_are_too_small_are_not_believed(factor):
+    rotations = [np.linalg.qr(np.random.default_rng(k).normal(size=(6, 6)))[0] for k in range(3)]
+    network, x, labels = mlp(rotations), np.random.default_rng(0).normal(size=(3, 6)), np.array([0, 1, 2])
+    evaluator, region = Evaluator(network), Region.around(x, 0.3)
+    norms = View(network).norms
+    wrong = Proposal(norms={**norms, min(norms): norms[min(norms)] * factor})
+    assert (evaluator.intervals(region, labels, wrong) == evaluator.intervals(region, labels)).all()
+    assert (evaluator.intervals(region, labels, Proposal(norms={99: 1.0})) == evaluator.intervals(region, labels)).all()

@@ -363,3 +363,32 @@ def test_the_first_layer_holds_its_row_on_the_ball(seed, norm):
         centre = _dot(weight[i], x[0])
         assert Fraction(low[0, i]) <= centre - Fraction(eps) * length
         assert Fraction(high[0, i]) >= centre + Fraction(eps) * length
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_least_value_on_ball_and_box_is_below_that_of_points(seed):
+    """Rational points of an l2 ball inside a box; no looser than ball or box alone, and close to the least value."""
+    rng = np.random.default_rng(seed)
+    n, eps = int(rng.integers(1, 9)), float(2.0 ** rng.integers(-6, 3))
+    x, c = rng.uniform(size=(2, n)), rng.normal(size=(2, 5, n)) * 2.0 ** rng.integers(-20, 20, (2, 5, n))
+    both = Region.around(x, eps, "l2", (0.0, 1.0)).minimum(c)
+    assert (both >= Region.around(x, eps, "l2").minimum(c)).all()
+    for _ in range(20):
+        step = rng.normal(size=(2, n))
+        step = np.floor(eps * step / np.linalg.norm(step, axis=1, keepdims=True) * (1 - 1e-9) * 2.0**40) * 2.0**-40
+        for b in range(2):
+            d = [Fraction(v) for v in step[b]]
+            if sum(v * v for v in d) > Fraction(eps) ** 2:
+                continue
+            point = [min(max(Fraction(a) + v, Fraction(0)), Fraction(1)) for a, v in zip(x[b], d, strict=True)]
+            for k in range(5):
+                value = sum((Fraction(a) * v for a, v in zip(c[b, k], point, strict=True)), Fraction(0))
+                assert Fraction(both[b, k]) <= value
+
+
+def test_ball_and_box_together_say_more_than_either():
+    x, c = np.array([[0.9, 0.5, 0.5]]), np.array([[[-1.0, -1.0, -1.0]]])
+    found = float(Region.around(x, 0.3, "l2", (0.0, 1.0)).minimum(c)[0, 0])
+    least = -(0.9 + 0.1 + 0.5 + 0.5 + 2 * np.sqrt((0.09 - 0.01) / 2))  # the first entry stops at the wall
+    assert least - 1e-9 <= found <= least + 1e-12
+    assert found > -1.9 - 0.3 * np.sqrt(3.0) + 0.01
