@@ -22,11 +22,13 @@ from typing import ClassVar
 import numpy as np
 import scipy.linalg
 
+from lipcert.bounds.chain import top_eigenvalue
 from lipcert.bounds.lipsdp._clock import Clock
 from lipcert.bounds.multiplier_method import LayerwiseMethod
 from lipcert.network.enclosure import Float
 
 _STEPS = 15
+_HALVINGS = 12
 _ENOUGH = 0.5
 _FLOOR = 1e-200
 """Share of the mean gain given to neurons whose own gain vanishes. Not more: weight decay leaves rows of 1e-35, whose
@@ -44,7 +46,7 @@ class CentredLayers(LayerwiseMethod):
         self._clock = clock
 
     def layer(self, gain: Float, alpha: Float, beta: Float) -> Float:
-        """Return 1 / (2 lambda), by damped Newton from scaled Gershgorin (feasible by self-concordance).
+        """Return 1 / (2 lambda), by Newton with backtracking.
 
         The start itself is feasible too: at the time limit it is returned as it is.
         """
@@ -53,9 +55,8 @@ class CentredLayers(LayerwiseMethod):
         unit = math.frexp(float(q.diagonal().mean()))[1]  # gains of 1e-120 times the floor would be 0
         q = np.ldexp(q, -unit)
         q = q + np.diag(np.full(len(q), _FLOOR if q.any() else 1.0))
-        norms = np.sqrt(q.diagonal())
-        # D_i = sum_j |Q_ij| |u_i| / |u_j| gives D >= Q for any scales of the rows
-        lam = 0.5 / ((np.abs(q) / norms).sum(axis=1) * norms)
+        lam = _inside(q)
+        height = _height(q, lam)
         for _ in range(_STEPS):
             if self._clock.is_up:
                 break
@@ -64,11 +65,45 @@ class CentredLayers(LayerwiseMethod):
             hessian = np.diag(2.0 / lam**2) + inner * inner
             step = scipy.linalg.solve(lam[:, None] * hessian * lam, lam * gradient, assume_a="pos")
             decrement = float(np.sqrt(max(float(step @ (lam * gradient)), 0.0)))
-            lam = lam * (1.0 + step / (1.0 + decrement))
-            if decrement < _ENOUGH:
+            before, (lam, height) = height, _climbed(q, (lam, height), step)
+            if decrement < _ENOUGH or height <= before:
                 break
         bolder = np.sqrt(np.clip(2.0 * root**2 / (beta - alpha) ** 2, 1.0, 2.0))
         return np.asarray(np.ldexp(0.5 / (bolder * lam), unit))
+
+
+def _inside(q: Float) -> Float:
+    """Return a lambda with diag(1 / lambda) >= 2 Q.
+
+    D_i = sum_j |Q_ij| u_i / u_j gives D >= Q for any u > 0, and so does D_i = u_i^2 ||diag(1/u) Q diag(1/u)||; here
+    u_i^2 = Q_ii. Row sums are better for some layers of a few neurons, the norm for all wide ones.
+    """
+    norms = np.sqrt(q.diagonal())
+    by_sums = (np.abs(q) / norms).sum(axis=1) * norms
+    by_norm = norms**2 * top_eigenvalue(q / norms / norms[:, None])
+    return np.asarray(0.5 / (by_sums if np.log(by_sums).sum() < np.log(by_norm).sum() else by_norm))
+
+
+def _height(q: Float, lam: Float) -> float:
+    """Return (1), minus infinity outside."""
+    root = np.sqrt(lam)
+    try:
+        factor = np.linalg.cholesky(np.eye(len(q)) - root[:, None] * q * root)
+    except np.linalg.LinAlgError:
+        return -math.inf
+    return float(2.0 * np.log(lam).sum() + 2.0 * np.log(factor.diagonal()).sum())
+
+
+def _climbed(q: Float, start: tuple[Float, float], step: Float) -> tuple[Float, float]:
+    """Return lambda and (1) after a step that is halved until (1) grows; the start where it does not."""
+    lam, height = start
+    for halvings in range(_HALVINGS):
+        stretch = 1.0 + step * 0.5**halvings
+        if (stretch > 0.0).all():
+            new = _height(q, lam * stretch)
+            if new > height:
+                return lam * stretch, new
+    return start
 
 
 def _gram(q: Float, lam: Float) -> Float:
