@@ -82,7 +82,7 @@ class LocalStage(Stage):
 
         def proves(rows: Ints, columns: Ints) -> Mask:
             levels = self._prover.levels(Balls(images[rows], verdicts.labels[rows], self._eps[columns]))
-            below = (levels > Level.ESTIMATE) & (levels < self._required)
+            below = (levels > Level.ESTIMATE) & (levels < self._required) & (not self._prover.out_of_time)
             weaker[rows[below]] = np.maximum(weaker[rows[below]], columns[below] + 1)
             for row, column, level in zip(rows.tolist(), columns.tolist(), levels.tolist(), strict=True):
                 known = verdicts.level[row, : column + 1]

@@ -65,21 +65,31 @@ def certify_samples(
     obstacle = "its bounds have no verified form" if method.rule is None else method.refuses(view, norm)
     if obstacle is not None or method.rule is None:
         raise UsageError(f"the method '{method.name}' cannot certify samples: {obstacle}")
-    evaluator, labels = Evaluator(network), torch.from_numpy(samples.labels)
+    labels = torch.from_numpy(samples.labels).to(view.device)
     ball = Ball.around(view.place(samples.inputs), eps, norm, box)
-    claim = BallClaim(norm, eps, box, samples.digest)
-    chosen, rows = NOTHING, _positive(evaluator, claim, samples, method.rule, NOTHING)
-    proposal = None if rows.all() else method.propose(view, ball, labels.to(view.device))
-    if proposal is not None:
-        again = _positive(evaluator, claim, samples, method.rule, proposal)
-        if again.sum() > rows.sum():
-            chosen, rows = proposal, again
+    rows = (method.margins(view, ball, labels).amin(dim=1) > 0).cpu().numpy()  # the others are not worth a proposal
     if not rows.any():
         return Proved(rows, None)
-    kept = Samples(samples.inputs[rows], samples.labels[rows])
-    witness = witness_of(chosen.take(rows))
-    claim = BallClaim(norm, eps, box, kept.digest)
-    return Proved(rows, LocalCertificate.of(network, claim, method.rule, witness, kept))
+    hopeful, evaluator = _taken(samples, rows), Evaluator(network)
+    claim = BallClaim(norm, eps, box, hopeful.digest)
+    chosen, found = NOTHING, _positive(evaluator, claim, hopeful, method.rule, NOTHING)
+    kept = torch.from_numpy(rows).to(view.device)
+    proposal = None if found.all() else method.propose(view, ball.take(kept), labels[kept])
+    if proposal is not None:
+        again = _positive(evaluator, claim, hopeful, method.rule, proposal)
+        if again.sum() > found.sum():
+            chosen, found = proposal, again
+    rows[rows] = found
+    if not rows.any():
+        return Proved(rows, None)
+    proved = _taken(samples, rows)
+    claim = BallClaim(norm, eps, box, proved.digest)
+    witness = witness_of(chosen.take(found))
+    return Proved(rows, LocalCertificate.of(network, claim, method.rule, witness, proved))
+
+
+def _taken(samples: Samples, rows: Mask) -> Samples:
+    return Samples(samples.inputs[rows], samples.labels[rows])
 
 
 def _positive(evaluator: Evaluator, claim: BallClaim, samples: Samples, rule: str, proposal: Proposal) -> Mask:

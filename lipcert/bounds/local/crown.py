@@ -20,6 +20,7 @@ from lipcert.bounds.local.lines import value_range
 from lipcert.bounds.local.margins import differences, margins_on_boxes
 from lipcert.bounds.local.region import Ball
 from lipcert.bounds.local.relaxations import Box, Relaxation, relax
+from lipcert.bounds.local.second_look import look_twice
 from lipcert.bounds.local.view import View
 from lipcert.network.operators import Activation, Affine, Elementwise, Reshape
 
@@ -32,18 +33,20 @@ class Relaxed:
         view, ball: the network and the region.
         boxes: of all nodes, (B, *shape) least and largest values each.
         relaxations: of all activation nodes, by index.
+        narrowed: whether functions of inner nodes were sent back.
     """
 
     view: View
     ball: Ball
     boxes: list[Box]
     relaxations: dict[int, Relaxation]
+    narrowed: bool
 
     def take(self, samples: Tensor) -> Relaxed:
         """Return the same of some samples, given by index."""
         boxes = [(low[samples], high[samples]) for low, high in self.boxes]
         relaxations = {index: relaxation.take(samples) for index, relaxation in self.relaxations.items()}
-        return Relaxed(self.view, self.ball.take(samples), boxes, relaxations)
+        return Relaxed(self.view, self.ball.take(samples), boxes, relaxations, self.narrowed)
 
 
 def relax_network(
@@ -60,7 +63,7 @@ def relax_network(
         known: boxes of some nodes that hold too.
     """
     grown, relaxations = Boxes(view, ball), dict[int, Relaxation]()
-    read = set(view.nonlinear_inputs)
+    read, narrowed = set(view.nonlinear_inputs), False
     for _ in view.nodes[1:]:
         index = grown.grow()
         if index in known:
@@ -68,14 +71,23 @@ def relax_network(
         if isinstance(view.nodes[index].op, Activation):
             relaxations[index] = relax(view, index, grown.inputs(index), grown.found[index])
         if index in read and not _is_tight(view, ball, index):
-            _narrow(grown, relaxations, index, ways.get(index, PLAIN))
-    return Relaxed(view, ball, grown.found, relaxations)
+            narrowed |= _narrow(grown, relaxations, index, ways.get(index, PLAIN))
+    return Relaxed(view, ball, grown.found, relaxations, narrowed)
 
 
 def margins(relaxed: Relaxed, labels: Tensor) -> Tensor:
-    """Return (B, classes - 1) lower bounds of all margins: the better of CROWN and the boxes."""
+    """Return (B, classes - 1) lower bounds of all margins: the better of CROWN and the boxes. Level: numerical."""
     view = relaxed.view
     found = lower_bounds(view, relaxed.ball, relaxed.relaxations, len(view.nodes) - 1, differences(view, labels))
+    return torch.maximum(found, margins_on_boxes(view, relaxed.boxes, labels))
+
+
+def best_margins(relaxed: Relaxed, labels: Tensor) -> Tensor:
+    """Return what `margins` does, with a second look (see `second_look`) where narrowing the boxes cost more."""
+    if not relaxed.narrowed:
+        return margins(relaxed, labels)
+    view = relaxed.view
+    found, _ = look_twice(view, relaxed.ball, relaxed.relaxations, differences(view, labels))
     return torch.maximum(found, margins_on_boxes(view, relaxed.boxes, labels))
 
 
@@ -131,16 +143,17 @@ def _behind_reshapes(view: View, index: int) -> int:
     return index
 
 
-def _narrow(grown: Boxes, relaxations: dict[int, Relaxation], index: int, way: Pass) -> None:
-    """Narrow the box of a node by a backward pass, at its undecided entries."""
+def _narrow(grown: Boxes, relaxations: dict[int, Relaxation], index: int, way: Pass) -> bool:
+    """Narrow the box of a node by a backward pass, at its undecided entries; return whether there are any."""
     low, high = grown.found[index]
     mask = undecided(grown.view, index, (low, high))
     count = int(mask.sum(dim=1).amax())
     if count == 0:
-        return
+        return False
     rows = mask.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :count]
     found = bounds_of(grown.view, grown.ball, relaxations, index, rows, way)
     ends = (
         end.flatten(1).scatter(1, rows, new).reshape(low.shape) for end, new in zip((low, high), found, strict=True)
     )
     grown.narrow(index, *ends)
+    return True

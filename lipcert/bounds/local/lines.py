@@ -159,11 +159,21 @@ def value_range(shape: Shape, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor
 
 
 def best_lines(shape: Shape, line: Polyline) -> Lines:
-    """Return the lines below and above that enclose the least area each."""
+    """Return the lines below and above that enclose the least area each: those that support at the middle."""
+    return supporting_lines(shape, line, (line.x[0] + line.x[-1]) / 2)
+
+
+def supporting_lines(shape: Shape, line: Polyline, at: Tensor) -> Lines:
+    """Return the line below that is highest, and the one above that is lowest, at a point each.
+
+    Args:
+        shape, line: the activation and its polylines.
+        at: (B, *shape) the points, or (B, S, *shape) where the polylines are `of_functions`.
+    """
     alpha, beta = shape.slopes
     with torch.no_grad():
-        low = _supporting_slope(line.x, line.below).clamp(alpha, beta)
-        high = (-_supporting_slope(line.x, -line.above)).clamp(alpha, beta)
+        low = _supporting_slope(line.x, line.below, at).clamp(alpha, beta)
+        high = (-_supporting_slope(line.x, -line.above, at)).clamp(alpha, beta)
     return Lines(low, line.highest_below(low), high, line.lowest_above(high))
 
 
@@ -207,19 +217,20 @@ def _least(p: Tensor, x: Tensor, slope: Tensor) -> Tensor:
     return at_p - slope * at_x
 
 
-def _supporting_slope(x: Tensor, p: Tensor) -> Tensor:
-    """Return the slope of the line that supports the convex hull of the points (x_k, p_k) at the middle.
+def _supporting_slope(x: Tensor, p: Tensor, at: Tensor) -> Tensor:
+    """Return the slope of the line that supports the convex hull of the points (x_k, p_k) at a place.
 
     It starts with the chord from end to end; the point farthest below it becomes its new left end where it is left
-    of the middle, else its right end, until there is none (or too many moves: any slope is admissible).
+    of the place, else its right end, until there is none (or too many moves: any slope is admissible).
     """
-    middle = (x[0] + x[-1]) / 2
     x0, p0, x1, p1 = x[0], p[0], x[-1], p[-1]
     for _ in range(min(_MOVES, len(x) - 2)):
         slope = _quotient(p1 - p0, x1 - x0)
         gap, index = (p[1:-1] - p0 - slope * (x[1:-1] - x0)).min(dim=0)
-        at_x, at_p = (v[1:-1].gather(0, index[None])[0] for v in (x, p))
-        move_left, move_right = (gap < 0) & (at_x <= middle), (gap < 0) & (at_x > middle)
+        if not bool((gap < 0).any()):
+            break
+        at_x, at_p = (v[1:-1].expand(-1, *index.shape).gather(0, index[None])[0] for v in (x, p))
+        move_left, move_right = (gap < 0) & (at_x <= at), (gap < 0) & (at_x > at)
         x0, p0 = torch.where(move_left, at_x, x0), torch.where(move_left, at_p, p0)
         x1, p1 = torch.where(move_right, at_x, x1), torch.where(move_right, at_p, p1)
     return _quotient(p1 - p0, x1 - x0)

@@ -113,7 +113,7 @@ class Crown(LocalMethod):
     rule: ClassVar[str | None] = "local-lines/v1"
 
     def _margins(self, view: View, ball: Ball, labels: Tensor) -> Tensor:
-        return crown.margins(crown.relax_network(view, ball), labels)
+        return crown.best_margins(crown.relax_network(view, ball), labels)
 
 
 class AlphaCrown(Crown):

@@ -101,6 +101,25 @@ class Ball:
         """Whether the region is exactly the box [lower, upper]."""
         return self.norm == "linf"
 
+    def minimiser(self, coefficients: Tensor) -> Tensor:
+        """Return (B, S, *input_shape) points of the region where linear functions are small.
+
+        They are the least values' places; for l2 and l1 with a box, places near them.
+
+        Args:
+            coefficients: (B, S, *input_shape).
+        """
+        low, high, x0 = (end[:, None] for end in (self.lower, self.upper, self.centre))
+        if self.is_box:
+            return torch.where(coefficients > 0, low, high)
+        c = coefficients.flatten(2)
+        if self.norm == "l1":
+            step = torch.zeros_like(c).scatter(2, c.abs().argmax(dim=2, keepdim=True), 1.0) * c.sign()
+        else:
+            step = c / _length(c).clamp(min=torch.finfo(c.dtype).tiny)[..., None]
+        step = (self.eps[:, None, None] * step).reshape(coefficients.shape)
+        return torch.minimum(torch.maximum(x0 - step, low), high)
+
     def minimum(self, coefficients: Tensor, seen: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Return (B, S) lower bounds of the least values of linear functions on the region.
 
@@ -114,6 +133,9 @@ class Ball:
         def product(c: Tensor, x: Tensor) -> Tensor:
             return products(c, x) if seen is None else (c * seen(x)).flatten(2).sum(dim=2)
 
+        if self.is_box and self.box is None:
+            spread = torch.linalg.vector_norm(coefficients.flatten(2), ord=1, dim=2)
+            return product(coefficients, self.centre) - self.eps[:, None] * spread
         if self.is_box:
             middle, radius = (self.lower + self.upper) / 2, (self.upper - self.lower) / 2
             return product(coefficients, middle) - product(coefficients.abs(), radius)

@@ -238,7 +238,7 @@ def _cases():
 def test_no_mutant_is_believed(number):
     case = list(_cases())[number]
     assert fate_of(Mutant("none", case.content, case.network)) == "harmless"
-    made = list(mutants(case, number, 12))
+    made = list(mutants(case, number, 8))
     fates = Counter((mutant.kind, fate_of(mutant)) for mutant in made)
     assert not [entry for entry in fates if entry[1] in FAULTS]
     assert sum(count for (_, fate), count in fates.items() if fate == "rejected") > 0.5 * len(made)
@@ -246,7 +246,7 @@ def test_no_mutant_is_believed(number):
 
 def test_every_kind_of_mutation_is_made_and_a_believing_checker_is_found_out(monkeypatch):
     case = next(_cases())
-    made = list(mutants(case, 1, 12))
+    made = list(mutants(case, 1, 6))
     assert {mutant.kind for mutant in made} == set(MUTATIONS)
     monkeypatch.setattr(
         "lipcert.testing.mutations.samples.check_local", lambda *_: check_local(case.certificate, NETWORK)
