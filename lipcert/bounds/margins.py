@@ -3,7 +3,7 @@
 Any method that proposes multipliers serves, and in l1 and linf the absolute values, which need no witness. Multipliers
 for the whole output bound every margin at once, with the matrix Q = C Z0^-1 C' of `rules.directions`. Those that are
 best for a single pair lower its bound further (mnist_fc_3layer: by 19 % on average), at the cost of one run of the
-method per pair. They are sought where that takes about a minute, or while a time limit leaves time, the pairs with the
+method per pair. They are sought where that takes some seconds, or while a time limit leaves time, the pairs with the
 largest bounds first.
 """
 
@@ -29,7 +29,7 @@ from lipcert.proof.rules.directions import Directions, gram_margins, proves_gram
 from lipcert.proof.rules.multipliers import Multipliers, proves, read_witness
 from lipcert.proof.subject import subject
 
-FEW_PAIRS, FEW_NEURONS = 66, 300  # up to which every pair gets its own multipliers where there is no time limit
+FEW_PAIRS, FEW_NEURONS = 66, 100  # up to which every pair gets its own multipliers where there is no time limit
 FLOOR = 2.0**-40  # relative to the largest diagonal entry of Q: room for outputs that hardly move
 
 

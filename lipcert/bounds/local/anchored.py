@@ -172,7 +172,7 @@ class Anchored(LocalMethod):
 
 
 class LocalLipSDP(Anchored):
-    """Margins from true local constants."""
+    """Margins from true local constants; at level verified from the slopes seen from each sample, which prove more."""
 
     name: ClassVar[str] = "local-lipsdp"
     summary: ClassVar[str] = "local Lipschitz constants of all pairs of points around the sample (LipSDP), and CROWN"

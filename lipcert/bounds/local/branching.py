@@ -119,6 +119,7 @@ class Branching(Anchored):
     name: ClassVar[str] = "branching"
     summary: ClassVar[str] = "branch and bound over unstable neurons, with multipliers and linear bounds on every part"
     norms: ClassVar[frozenset[Norm]] = frozenset(NORMS)
+    rule: ClassVar[str | None] = None
     cost: ClassVar[str] = "up to two seconds per sample that is still open"
     derived: ClassVar[bool] = False  # bounds on parts have no verified form
 

@@ -276,3 +276,10 @@ def test_rules_have_a_method_each():
         certify_samples(NETWORK, find_local("jacobian"), _samples(), 0.1)
     with pytest.raises(UsageError, match="linf"):
         certify_samples(NETWORK, find_local("anchored"), _samples(), 0.1, "linf")
+
+
+def test_branching_has_no_verified_form():
+    """It inherits from the method of multipliers, whose rule derives nothing on linf balls."""
+    assert not find_local("branching").derived
+    with pytest.raises(UsageError, match="no verified form"):
+        certify_samples(NETWORK, find_local("branching"), _samples(), 0.1)
