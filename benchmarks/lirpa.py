@@ -1,18 +1,18 @@
 """Intervals and CROWN beside auto_LiRPA's, on the same networks and samples, in one run: margins, counts, seconds.
 
-    python -m benchmarks.lirpa [--data FOLDER] [--part margins|counts] [--only PART] [--dtype NAME] [--out FILE]
+    python -m benchmarks.lirpa [--data FOLDER] [--table margins|counts] [--only PART] [--dtype NAME] [--seconds S]
 
 auto_LiRPA (Verified-Intelligence/auto_LiRPA, BSD-3-Clause) is no dependency: put a checkout of it, with its own
-requirements, on PYTHONPATH. It gets the module that our graph describes, so that both bound one function; the logits
-of both are compared first.
+requirements, on PYTHONPATH. It gets a torch module with the layers of our graph; the logits of both are compared
+first.
 
 * *margins*: worst relative shortfall of our margins, (theirs - ours) / |theirs| over all samples and rivals: negative
-  where ours are tighter everywhere. No input box.
-* *counts*: certified samples on linf balls inside [0, 1]; *best* runs our cheap methods first, the others on what is
-  left. For the samples that their CROWN settles, our seconds per sample are set beside theirs.
+  where ours are tighter everywhere; and the mean of ours - theirs. No input box.
+* *counts*: certified samples on linf balls inside [0, 1]. Our methods run one after the other, each on what the ones
+  before left. *settled*: seconds for a sample that their CROWN settles, theirs and ours.
 
 Seconds are CPU seconds of the process per sample, on one thread, after a first batch that warms up; both take the same
-batches in turn.
+batches in turn. Ratios are ours / theirs, the median over batches.
 """
 
 from __future__ import annotations
@@ -26,28 +26,27 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
 from benchmarks.networks import open_network
+from benchmarks.networks.modules import Module
+from lipcert.bounds.local.branching import Branching, Budget
 from lipcert.bounds.local.margins import differences, rivals
+from lipcert.bounds.local.method import LocalMethod
 from lipcert.bounds.local.region import Ball
 from lipcert.bounds.local.registry import find_local
 from lipcert.bounds.local.view import View
 from lipcert.network import Network
-from lipcert.network.graph import Node
 from lipcert.network.normal import strip_softmax
-from lipcert.network.operators import AvgPool, Conv, Dense, Elementwise, MaxPool, Reshape, Scale, Sum
 from lipcert.proof.claims import Norm
 
 _Result = TypeVar("_Result")
 Box = tuple[float, float] | None
 METHODS = {"intervals": "IBP", "crown": "CROWN"}  # ours, and what auto_LiRPA calls it
-STAGES = ("intervals", "crown", "pruned", "anchored", "alpha-crown", "branching")
 HOW_TO_GET_IT = (
     "auto_LiRPA cannot be imported: clone https://github.com/Verified-Intelligence/auto_LiRPA, install what it needs "
     "(appdirs, tqdm, packaging, graphviz beside torch) and put both on PYTHONPATH"
@@ -84,104 +83,6 @@ COUNTS = (
 )
 
 
-class Module(nn.Module):
-    """A network as a torch module made of the layers that auto_LiRPA knows.
-
-    A normalisation at the start becomes part of the convolution behind it, and of the input, which is shifted: what
-    is padded with zeros stays so, and balls stay balls.
-
-    Args of the constructor:
-        network: without softmax at its end.
-
-    Attributes:
-        shift: what the input has to be shifted by, broadcastable to it.
-
-    Raises:
-        TypeError: this benchmark has no layer for a node.
-    """
-
-    def __init__(self, network: Network) -> None:
-        super().__init__()
-        self._sources = [node.inputs for node in network.nodes]
-        shapes = [node.shape for node in network.nodes]
-        self.layers = nn.ModuleList(
-            _layer(node, [shapes[i] for i in node.inputs]) if k else nn.Identity()
-            for k, node in enumerate(network.nodes)
-        )
-        self.shift = torch.zeros(1)
-        first = network.nodes[1].op
-        if isinstance(first, Scale):
-            (user,) = network.consumers[1]
-            factor, conv = torch.from_numpy(np.array(first.factor.mid)), self.layers[user]
-            if not isinstance(conv, nn.Conv2d) or conv.groups != 1:
-                raise TypeError("a normalisation is expected before a convolution")
-            conv.weight.mul_(factor.reshape(1, -1, 1, 1))
-            self.shift = torch.from_numpy(np.array(first.shift.mid)) / factor
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the logits (N, classes) at shifted inputs."""
-        values = [x]
-        for layer, sources in zip(list(self.layers)[1:], self._sources[1:], strict=True):
-            values.append(layer(*(values[i] for i in sources)))
-        return values[-1].flatten(1)
-
-
-class _Call(nn.Module):
-    """A function of tensors as a module."""
-
-    def __init__(self, function: Callable[..., Tensor]) -> None:
-        super().__init__()
-        self._function = function
-
-    def forward(self, *xs: Tensor) -> Tensor:
-        return self._function(*xs)
-
-
-def _layer(node: Node, sources: Sequence[tuple[int, ...]]) -> nn.Module:
-    """Return the torch layer of a node.
-
-    Raises:
-        TypeError: this benchmark needs no such node.
-    """
-    op = node.op
-    match op:
-        case Dense():
-            dense = nn.Linear(op.weight.shape[1], op.weight.shape[0])
-            return _filled(dense, op.weight.mid, np.broadcast_to(op.bias.mid, node.shape))
-        case Conv() if all(a == b for a, b in op.padding) and op.bias.mid[0].size == 1:
-            (out, inner), kernel, padding = op.weight.shape[:2], op.weight.shape[2:], tuple(a for a, _ in op.padding)
-            conv = nn.Conv2d(inner * op.groups, out, kernel, op.stride, padding, op.dilation, op.groups)
-            return _filled(conv, op.weight.mid, op.bias.mid.reshape(-1))
-        case Scale() if node.inputs == (0,):
-            return nn.Identity()
-        case Reshape():
-            return nn.Flatten() if len(node.shape) == 1 else _Call(lambda x: x.reshape(len(x), *node.shape))
-        case Sum() if op.signs == (1, 1):
-            return _Call(torch.add)
-        case AvgPool() if (op.counts == op.counts.flat[0]).all() and op.window == sources[0][1:]:
-            return nn.AvgPool2d(op.window)
-        case MaxPool() if all(a == b for a, b in op.padding):
-            return nn.MaxPool2d(op.window, op.stride, tuple(a for a, _ in op.padding), op.dilation)
-        case Elementwise(name="relu"):
-            return nn.ReLU()
-        case Elementwise(name="leaky_relu"):
-            return nn.LeakyReLU(float(op.params[0]))
-        case Elementwise(name="sigmoid"):
-            return nn.Sigmoid()
-        case Elementwise(name="tanh"):
-            return nn.Tanh()
-    raise TypeError(f"no torch layer for {op.kind} here")
-
-
-def _buffer(array: np.ndarray[Any, Any]) -> nn.Parameter:
-    return nn.Parameter(torch.from_numpy(np.array(array)), requires_grad=False)
-
-
-def _filled(layer: nn.Linear | nn.Conv2d, weight: np.ndarray[Any, Any], bias: np.ndarray[Any, Any]) -> nn.Module:
-    layer.weight, layer.bias = _buffer(weight), _buffer(bias)
-    return layer
-
-
 class Peer:
     """auto_LiRPA's bounds of a network.
 
@@ -216,10 +117,10 @@ class Peer:
         return low
 
 
-def timed(work: Callable[[], _Result]) -> tuple[_Result, float]:
-    """Return a result and the CPU seconds of this process that it took."""
+def timed(work: Callable[..., _Result], *arguments: object) -> tuple[_Result, float]:
+    """Return the result of a function and the CPU seconds of this process that it took."""
     start = time.process_time()
-    return work(), time.process_time() - start
+    return work(*arguments), time.process_time() - start
 
 
 class Pair:
@@ -247,7 +148,11 @@ class Pair:
 
     def ours(self, name: str, ball: Ball, labels: Tensor) -> Tensor:
         """Return (B, classes - 1) margins of one of our methods."""
-        found = find_local(name).margins(self.view, ball, labels)
+        return self.by(find_local(name), ball, labels)
+
+    def by(self, method: LocalMethod, ball: Ball, labels: Tensor) -> Tensor:
+        """Return (B, classes - 1) margins of a method."""
+        found = method.margins(self.view, ball, labels)
         return found.gather(1, rivals(labels, self.view.classes))
 
     def theirs(self, name: str, ball: Ball, labels: Tensor) -> Tensor:
@@ -264,7 +169,7 @@ def margin_lines(pair: Pair) -> Iterator[str]:
                 warm_up(name, *batches[0])
             short, mean, seconds = [], [], []
             for batch in batches:
-                (mine, one), (other, two) = (timed(lambda f=f: f(name, *batch)) for f in (pair.ours, pair.theirs))
+                (mine, one), (other, two) = (timed(side, name, *batch) for side in (pair.ours, pair.theirs))
                 short.append(float(((other - mine) / other.abs()).amax()))
                 mean.append(float((mine - other).mean()))
                 seconds.append((one, two))
@@ -282,20 +187,62 @@ MARGIN_HEAD = (
 )
 
 
+COUNT_HEAD = (
+    "| network | eps | correct | their CROWN | intervals | + crown | + alpha-crown | + branching | "
+    "settled: theirs, s | ours, s | ratio | all of ours, s |",
+    "|---|---|---|---|---|---|---|---|---|---|---|---|",
+)
+
+
+def count_lines(pair: Pair, seconds: float) -> Iterator[str]:
+    """Yield lines of the table of counts. seconds: of branching, for each sample."""
+    stages = (*map(find_local, ("intervals", "crown", "alpha-crown")), Branching(Budget(seconds=seconds)))
+    for norm, eps in pair.case.radii:
+        batches = list(pair.batches(norm, eps, (0.0, 1.0)))
+        pair.ours("crown", *batches[0]), pair.theirs("crown", *batches[0])
+        theirs, total, ratios, costs = 0, 0.0, [], []
+        counts = [0] * len(stages)
+        for ball, labels in batches:
+            margins, other = timed(pair.theirs, "crown", ball, labels)
+            settled = margins.amin(dim=1) > 0
+            theirs += int(settled.sum())
+            left, spent, seen = torch.arange(len(labels)), 0.0, np.zeros(len(labels))
+            for k, method in enumerate(stages):
+                if len(left):
+                    mine, took = timed(pair.by, method, ball.take(left), labels[left])
+                    spent += took
+                    seen[left.numpy()] += took / len(left)
+                    left = left[~(mine.amin(dim=1) > 0)]
+                counts[k] += len(labels) - len(left)
+            total += spent
+            if settled.any():
+                costs.append((float(seen[settled.numpy()].mean()), other / len(labels)))
+                ratios.append(costs[-1][0] / costs[-1][1])
+        ours, other = (statistics.mean(column) for column in zip(*costs, strict=True)) if costs else (np.nan, np.nan)
+        yield (
+            f"| {pair.case.file} | {eps:.4g} | {len(pair.labels)} | {theirs} | {' | '.join(map(str, counts))} | "
+            f"{other:.4f} | {ours:.4f} | {statistics.median(ratios or [np.nan]):.2f} | {total / len(pair.labels):.3f} |"
+        )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the tables; lines appear as they are found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
+    parser.add_argument("--table", choices=("margins", "counts"), default="margins")
     parser.add_argument("--only", default="", help="a part of the names of the networks to run")
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of branching, for each sample")
     options = parser.parse_args(arguments)
     try:
         importlib.import_module("auto_LiRPA")
     except ModuleNotFoundError:
         parser.exit(2, f"{HOW_TO_GET_IT}\n")
-    print("\n".join(MARGIN_HEAD))
-    for case in (case for case in MARGINS if options.only in case.file):
-        for line in margin_lines(Pair(options.data, case, getattr(torch, options.dtype))):
+    cases, head = (MARGINS, MARGIN_HEAD) if options.table == "margins" else (COUNTS, COUNT_HEAD)
+    print("\n".join(head))
+    for case in (case for case in cases if options.only in case.file):
+        pair = Pair(options.data, case, getattr(torch, options.dtype))
+        for line in margin_lines(pair) if options.table == "margins" else count_lines(pair, options.seconds):
             print(line, flush=True)
     return 0
 

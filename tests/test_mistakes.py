@@ -259,6 +259,27 @@ def test_12_certificate_and_model_in_the_wrong_order(tool: Any) -> None:
 # --- and a few more ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told_of"),
+    [
+        (("inspect", "digits.onnx", "--mean", "0.1", "--mean", "0.2"), "--mean"),
+        (("--config", "a.toml", "--config", "b.toml", "doctor"), "--config"),
+        ((*CERTIFY, "--data", "other.npz"), "--data"),
+        (("report", "merge", "a", "--out", "b", "--out", "c"), "--out"),
+    ],
+)
+def test_an_option_of_one_value_given_twice(tool: Any, arguments: tuple[str, ...], told_of: str) -> None:
+    told = tool(*arguments)
+    assert told.code == 2
+    assert f"{told_of} is given 2 times" in told.error
+
+
+def test_what_may_stand_twice(tool: Any) -> None:
+    told = tool(*CERTIFY, "--eps", "0.5", "--quiet", "--quiet")
+    assert (told.code, told.lines) == (0, [])
+    assert " 0.5 " in told.out
+
+
 @pytest.mark.parametrize("shift", [1, -1])
 def test_labels_that_are_shifted(tool: Any, shift: int) -> None:
     with np.load("test.npz") as data:

@@ -20,6 +20,7 @@ import typer
 
 from lipcert.cli import bound, certify, check, compare, config, doctor, inspect, report, show
 from lipcert.cli.command import Interrupted
+from lipcert.cli.once import OnceGroup
 from lipcert.errors import InconclusiveError, LipcertError
 
 COMMANDS = (inspect.COMMAND, bound.COMMAND, compare.COMMAND, certify.COMMAND, check.COMMAND, doctor.COMMAND)
@@ -54,7 +55,7 @@ class _Complaint(Protocol):
 
 def build() -> typer.Typer:
     """Return the program with all its commands."""
-    app = typer.Typer(name="lipcert", add_completion=True, rich_markup_mode="rich")
+    app = typer.Typer(name="lipcert", cls=OnceGroup, add_completion=True, rich_markup_mode="rich")
     app.callback(invoke_without_command=True)(_root)
     for command in COMMANDS:
         command.register(app)
@@ -153,5 +154,6 @@ def _complaint(error: Any) -> str:
         source = context.get_parameter_source(parameter.name)
         if source is not None and source.name == "DEFAULT_MAP":
             text += f" (set in '{context.obj.path}')"
+    text = text or "a command is missing"  # what the parser has to say is the help, which is shown
     help_of = context.command_path if context is not None else "lipcert"
     return f"{text} (see `{help_of} --help`)"

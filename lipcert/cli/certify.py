@@ -138,17 +138,17 @@ class CertifyOptions(Gate):
 
 def run(options: CertifyOptions) -> int:
     """Certify the predictions on labelled data: clean, certified and attacked accuracy, with a report to show."""
+    from lipcert.cli.regression import refuse_numbers, run_regression
     from lipcert.report.alerts import report_alerts
     from lipcert.report.markdown import report_markdown
     from lipcert.robustness.processes import joined
 
-    if options.explain and options.task == "classification":
+    if options.task == "regression":
+        return run_regression(options, _prepare(options))
+    refuse_numbers(options)
+    if options.explain:
         return _explain(options)
     folder = _prepare(options)
-    if options.task == "regression":
-        from lipcert.cli.regression import run_regression
-
-        return run_regression(options, folder)
     with options.watched(), joined() as processes:
         if not processes.first:  # one of them speaks
             options = replace(options, quiet=True)
@@ -172,10 +172,11 @@ def run(options: CertifyOptions) -> int:
 def _certify(options: CertifyOptions, folder: Path | None, tracker: Tracker, processes: Processes) -> Report:
     from lipcert import api
 
+    settings = _settings(options)
     return api.certify(
         options.read(),
         _data(options),
-        **_settings(options),
+        **settings,
         resume=options.resume,
         requirements=options.require or (),
         baseline=options.baseline,
@@ -192,7 +193,8 @@ def _explain(options: CertifyOptions) -> int:
     from lipcert.cli.plan import overview
     from lipcert.robustness.certifier import explain
 
-    result = explain(options.read(), _data(options), **_settings(options))
+    settings = _settings(options)
+    result = explain(options.read(), _data(options), **settings)
     if options.json:
         show.document(result)
     else:
@@ -208,11 +210,14 @@ def _data(options: CertifyOptions) -> Dataset:
 
 
 def _settings(options: CertifyOptions) -> dict[str, Any]:
-    """Return the settings of the run that decide what is computed."""
+    """Return the settings of the run that decide what is computed; raises UsageError before the model is read."""
+    from lipcert.robustness.settings import Settings
+
     names = "norm method level arithmetic time_limit budget_per_sample radius top_k device batch_size shard certificate"
-    return {"eps": [real(text, "--eps") for text in options.eps]} | {
-        name: getattr(options, name) for name in names.split()
-    }
+    found: dict[str, Any] = {"eps": [real(text, "--eps") for text in options.eps]}
+    found |= {name: getattr(options, name) for name in names.split()}
+    Settings(**found)
+    return found
 
 
 def _prepare(options: CertifyOptions) -> Path | None:

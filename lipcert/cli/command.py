@@ -16,6 +16,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 import typer
 from typer.models import OptionInfo
 
+from lipcert.cli.once import OnceCommand
 from lipcert.errors import LipcertError
 
 EXAMPLES = "Example, in the folder examples/digits:"
@@ -72,7 +73,7 @@ class Command:
         call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         epilog = "\n\n".join((EXAMPLES, *self.examples)) if self.examples else None
-        app.command(self.name, help=inspect.getdoc(self.run), epilog=epilog)(call)
+        app.command(self.name, cls=OnceCommand, help=inspect.getdoc(self.run), epilog=epilog)(call)
 
 
 def _flag(annotation: Any) -> Any:

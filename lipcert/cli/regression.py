@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +19,10 @@ if TYPE_CHECKING:
 
 FOR_CLASSES = (
     *("require", "baseline", "annotate", "sarif"),
-    *("certificate", "radius", "save_adversarial", "shard", "resume", "explain"),
+    *("certificate", "radius", "save_adversarial", "shard", "resume", "explain", "top_k"),
 )
+FOR_SAMPLES = ("method", "arithmetic", "time_limit", "budget_per_sample", "figures", "parquet")
+FOR_NUMBERS = ("per_input", "output_scale", "output_offset")
 
 
 def run_regression(options: CertifyOptions, folder: Path | None) -> int:
@@ -26,9 +30,8 @@ def run_regression(options: CertifyOptions, folder: Path | None) -> int:
     from lipcert.report.json import write_document
     from lipcert.robustness.regression import Units, bound_changes, load_inputs
 
-    for name in FOR_CLASSES:
-        if getattr(options, name):
-            raise UsageError(f"--{name.replace('_', '-')} is about classes: it does not go with --task regression")
+    _refuse(options, FOR_CLASSES, "is about classes: it does not go with --task regression")
+    _refuse(options, FOR_SAMPLES, "does not go with --task regression")
     if options.level != "verified":
         raise UsageError(f"--task regression gives bounds of level verified, not {options.level}")
     units = Units(
@@ -36,7 +39,7 @@ def run_regression(options: CertifyOptions, folder: Path | None) -> int:
         scale=_numbers(options.output_scale, "--output-scale", 1.0),
         offset=_numbers(options.output_offset, "--output-offset", 0.0),
     )
-    scale = 1.0 if options.scale is None else real(options.scale, "--scale")
+    scale = None if options.scale is None else real(options.scale, "--scale")
     report = bound_changes(
         options.read(),
         load_inputs(options.data, scale, options.limit),
@@ -51,7 +54,23 @@ def run_regression(options: CertifyOptions, folder: Path | None) -> int:
         show.document(report)
     else:
         show.result(*overview(report))
+    if folder is not None:
+        files = f"{folder / 'report.json'}, each sample's intervals in {folder / 'intervals.npz'}"
+        show.remark(f"report: {files}", quiet=options.quiet)
     return 0
+
+
+def refuse_numbers(options: CertifyOptions) -> None:
+    """Raise UsageError where an option about outputs that are numbers stands beside classes."""
+    _refuse(options, FOR_NUMBERS, "is about outputs that are numbers: it goes with --task regression only")
+
+
+def _refuse(options: CertifyOptions, names: Sequence[str], why: str) -> None:
+    """Raise UsageError for the first option that is not what it is by default."""
+    usual = {field.name: field.default for field in fields(options)}
+    for name in names:
+        if getattr(options, name) != usual[name]:
+            raise UsageError(f"--{name.replace('_', '-')} {why}")
 
 
 def _numbers(text: str | None, option: str, default: float) -> tuple[float, ...]:

@@ -31,6 +31,7 @@ def report_overview(report: Report) -> Overview:
     """Show the numbers at each eps and what they rest on."""
     total, correct, bound = report.samples, report.clean_count, report.bound
     of = "" if bound.quantity != "features" else " of the features"
+    below = "" if bound.lower_bound is None else f", ≥ {numbers.down(bound.lower_bound)}"
     rate = f"{numbers.near(report.samples_per_second)} samples/s on {report.device}"
     return Overview(
         title=f"{report.model.path}, {report.norm}",
@@ -39,7 +40,7 @@ def report_overview(report: Report) -> Overview:
         lines=(
             f"clean accuracy {numbers.percent_down(correct, total)}, "
             f"{numbers.count(total - correct)} of {numbers.count(total)} misclassified",
-            f"{report.norm} bound{of} ≤ {numbers.up(bound.bound)}, ≥ {numbers.down(bound.lower_bound)}; "
+            f"{report.norm} bound{of} ≤ {numbers.up(bound.bound)}{below}; "
             f"level {report.level}; {numbers.duration(report.seconds)}, {rate}",
         ),
     )

@@ -95,7 +95,8 @@ def _require_members(archive: zipfile.ZipFile, path: Path) -> None:
     missing = [name for name in (IMAGES, LABELS) if name not in there]
     if missing:
         found = ", ".join(there) or "nothing"
-        raise UsageError(f"'{path}' has no array '{missing[0]}' (it holds {found}): the data is {WHAT}")
+        text = f"'{path}' has no array '{missing[0]}' (it holds {found}): the data is {WHAT}"
+        raise UsageError(text + ("; --task regression needs no labels" if missing == [LABELS] else ""))
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:

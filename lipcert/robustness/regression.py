@@ -12,6 +12,7 @@ the distance to the exact quotient, so that the ball around the sample as given 
 
 from __future__ import annotations
 
+import math
 import time
 import zipfile
 from collections.abc import Sequence
@@ -107,7 +108,7 @@ def bound_changes(
     settings = Settings(eps=tuple(eps), norm=norm, method="global", quantity="features")
     radii = _numbers(units.per_input, int(np.prod(network.input_shape)), "inputs")
     if not (radii > 0).all():
-        raise UsageError("a radius of an input is not positive")
+        raise UsageError("a radius of an input is not positive: for one that stays, give a small one, such as 1e-6")
     outputs = network.nodes[-1].size
     scale, offset = (_numbers(given, outputs, "outputs") for given in (units.scale, units.offset))
     spoken = both_signs(in_units(network, radii), scale, offset)
@@ -175,12 +176,16 @@ class _Work:
         return method.verified_margins(self.evaluator, region, last, NOTHING if proposal is None else proposal)
 
 
-def load_inputs(path: Path, scale: float = 1.0, limit: int | None = None) -> Float:
+def load_inputs(path: Path, scale: float | None = None, limit: int | None = None) -> Float:
     """Read the array ``inputs`` (or ``images``) of an ``.npz`` file, float64 (N, ...), times a scale; no labels needed.
 
+    The scale is 1/255 for uint8 and 1 for everything else where none is given, as with labelled data.
+
     Raises:
-        UsageError: the file is missing or damaged, or has no such array of numbers.
+        UsageError: the file is missing or damaged, or has no such array of numbers; the scale is not positive.
     """
+    if scale is not None and not (math.isfinite(scale) and scale > 0):
+        raise UsageError(f"the scale is {scale}: a positive number is needed")
     try:
         with np.load(path, allow_pickle=False) as archive:
             name = next((name for name in ("inputs", "images") if name in archive.files), None)
@@ -189,6 +194,8 @@ def load_inputs(path: Path, scale: float = 1.0, limit: int | None = None) -> Flo
         raise UsageError(f"cannot read the data '{path}': {error}") from None
     if found is None or found.dtype.kind not in "buif":
         raise UsageError(f"'{path}' has no array 'inputs' (N, ...) of numbers")
+    if scale is None:
+        scale = 1.0 / 255.0 if found.dtype == np.uint8 else 1.0
     inputs: Float = found[:limit].astype(np.float64) * scale
     return inputs
 

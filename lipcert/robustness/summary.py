@@ -92,7 +92,7 @@ def _remarks(log: Log, shard: str | None, further: Sequence[str]) -> list[str]:
     if not heading.attacks:
         found.append("no attack was run (it is part of the method 'cascade')")
     if shard is not None:
-        found.append(f"shard {shard}: this report is about its samples only")
+        found.append(f"shard {shard}: this report is about its samples only; `lipcert report merge` makes one of all")
     if len(log.parts) > 1:
         found.append(f"{len(log.parts)} processes did the work, one after the other or beside each other: times add up")
     return found

@@ -384,7 +384,7 @@ def test_the_sieve_keeps_what_is_proved_and_drops_what_is_far(monkeypatch):
     """Margins m at the sample and c on the ball: hope is m / (m - c)."""
     network = chain((np.array([[1.0], [-1.0]]), np.zeros(2)))
     images, labels = np.ones((3, 1), np.float32), np.zeros(3, dtype=np.int64)  # m = 2
-    bounds = torch.tensor([[1.0], [-2.0], [-5.0]])  # shares: proved, 1/2, 2/7
+    bounds = torch.tensor([[1.0], [-2.0], [-10.0]])  # shares: proved, 1/2, 1/6
     monkeypatch.setattr(Crown, "_margins", lambda self, view, ball, labels: bounds[: len(labels)])
     prover = Prover(find_local("intervals"), Ground(View(network), "l2"), find_local("crown"))
     prover.levels(Balls(images, labels, np.full(3, 0.1)))

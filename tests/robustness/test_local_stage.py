@@ -54,9 +54,12 @@ def test_what_is_derived_again_counts_as_verified(case, method, tmp_path):
     base = _run(case, method="product").certified_count
     numerical = _run(case, method=method, level="numerical")
     verified = _run(case, method=method, folder=tmp_path)
-    assert verified.level == "verified" and verified.certified_count == numerical.certified_count
-    assert sum(verified.certified_count.values()) > sum(base.values())
-    assert not any("--level numerical" in note for note in verified.notes)
+    assert verified.level == "verified" and sum(verified.certified_count.values()) > sum(base.values())
+    for key, count in numerical.certified_count.items():
+        assert verified.certified_count[key] <= count
+    if method != "crown":  # its second look (`bounds.local.second_look`) is not derived again
+        assert verified.certified_count == numerical.certified_count
+        assert not any("--level numerical" in note for note in verified.notes)
     rows = _rows(tmp_path)
     assert {lv for row in rows for s, lv in zip(row["status"], row["level"], strict=True) if s == "certified"} == {
         "verified"
@@ -85,7 +88,12 @@ def test_a_network_without_verified_rules_is_refused():
 def test_real_networks_lose_nothing_to_rounding(shared_data):
     network, images, labels = open_network(shared_data, "models/autolirpa/mnist_fc_3layer.pth")
     data = np.float32(images[:100]), labels[:100]
-    assert certify(network, data, eps=[0.1, 0.3], method="crown").certified_count == {"0.1": 96, "0.3": 69}
+    numerical, verified = (
+        certify(network, data, eps=[0.1, 0.3], method="crown", level=level).certified_count
+        for level in ("numerical", "verified")
+    )
+    assert verified == numerical
+    assert verified["0.1"] >= 96 and verified["0.3"] >= 69  # auto_LiRPA's CROWN
 
 
 def test_what_is_certified_is_never_attacked(case):

@@ -103,6 +103,12 @@ def test_what_does_not_fit_is_refused(inputs, units, word):
 def test_inputs_are_read(tmp_path):
     np.savez(tmp_path / "a.npz", inputs=np.arange(6, dtype=np.uint8).reshape(3, 2))
     np.testing.assert_array_equal(load_inputs(tmp_path / "a.npz", 0.5, 2), [[0.0, 0.5], [1.0, 1.5]])
+    np.testing.assert_array_equal(load_inputs(tmp_path / "a.npz", None, 1), [[0.0, 1.0]])
+    np.savez(tmp_path / "grey.npz", inputs=np.array([[0, 255]], dtype=np.uint8))
+    np.testing.assert_allclose(load_inputs(tmp_path / "grey.npz"), [[0.0, 1.0]])
+    for scale in (0.0, -1.0):
+        with pytest.raises(UsageError, match="scale"):
+            load_inputs(tmp_path / "a.npz", scale)
     np.savez(tmp_path / "b.npz", other=np.zeros(3))
     (tmp_path / "c.npz").write_text("no archive")
     for name in ("b.npz", "c.npz", "d.npz"):
@@ -139,6 +145,23 @@ def test_acas_xu_over_a_box(shared_data, tmp_path, capsys, monkeypatch):
 def test_what_is_about_classes_does_not_go_with_numbers(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.savez("a.npz", inputs=np.zeros((2, 4)))
-    for extra in (("--shard", "1/2"), ("--level", "numerical"), ("--explain",)):
+    for extra in (
+        ("--shard", "1/2"),
+        ("--level", "numerical"),
+        ("--explain",),
+        ("--method", "crown"),
+        ("--time-limit", "3"),
+        ("--top-k", "2"),
+        ("--parquet", "--report", "r"),
+    ):
         assert app.run(["certify", "m.onnx", "--data", "a.npz", "--eps", "1", "--task", "regression", *extra]) == 2
         assert "--task regression" in capsys.readouterr().err
+
+
+def test_what_is_about_numbers_does_not_go_with_classes(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.savez("a.npz", images=np.zeros((2, 4)), labels=np.zeros(2, dtype=int))
+    for name in ("--per-input", "--output-scale", "--output-offset"):
+        for extra in ((), ("--explain",)):
+            assert app.run(["certify", "m.onnx", "--data", "a.npz", "--eps", "1", name, "2", *extra]) == 2
+            assert f"{name} is about outputs that are numbers" in capsys.readouterr().err

@@ -119,9 +119,8 @@ class Branching(Anchored):
     name: ClassVar[str] = "branching"
     summary: ClassVar[str] = "branch and bound over unstable neurons, with multipliers and linear bounds on every part"
     norms: ClassVar[frozenset[Norm]] = frozenset(NORMS)
-    rule: ClassVar[str | None] = None
+    rule: ClassVar[str | None] = None  # bounds on parts have no verified form
     cost: ClassVar[str] = "up to two seconds per sample that is still open"
-    derived: ClassVar[bool] = False  # bounds on parts have no verified form
 
     def __init__(self, budget: Budget | None = None) -> None:
         super().__init__()

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from lipcert.bounds.local import alpha_crown, crown
 from lipcert.bounds.local.intervals import boxes
-from lipcert.bounds.local.margins import margins_on_boxes, settle
+from lipcert.bounds.local.margins import differences, margins_on_boxes, settle
 from lipcert.bounds.local.region import Ball
+from lipcert.bounds.local.second_look import look_twice
 from lipcert.bounds.local.view import View
 from lipcert.network.enclosure import Float
 from lipcert.proof.claims import NORMS, Level, Norm
@@ -111,6 +112,15 @@ class Crown(LocalMethod):
     summary: ClassVar[str] = "linear bounds sent backwards from every layer (CROWN)"
     cost: ClassVar[str] = "one backward pass per undecided neuron"
     rule: ClassVar[str | None] = "local-lines/v1"
+
+    @torch.no_grad()
+    def propose(self, view: View, ball: Ball, labels: Tensor) -> Proposal:
+        """Return the slopes of the second look, see `second_look`."""
+        relaxed = crown.relax_network(view, ball)
+        better = look_twice(view, ball, relaxed.relaxations, differences(view, labels))[1]
+        pairs = {i: (found.lines.low_slope, found.lines.high_slope) for i, found in better.items()}
+        slopes = {i: (low.cpu().double().numpy(), high.cpu().double().numpy()) for i, (low, high) in pairs.items()}
+        return Proposal(slopes, norms={} if ball.norm == "linf" else view.norms)
 
     def _margins(self, view: View, ball: Ball, labels: Tensor) -> Tensor:
         return crown.best_margins(crown.relax_network(view, ball), labels)

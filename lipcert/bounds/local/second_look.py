@@ -21,6 +21,8 @@ from lipcert.bounds.local.region import Ball
 from lipcert.bounds.local.relaxations import Linear, Relaxation
 from lipcert.bounds.local.view import View
 
+_WORTH = 2**15  # points of the polylines of a node, up to which lines of their own for each function pay
+
 
 def look_twice(
     view: View, ball: Ball, relaxations: Mapping[int, Relaxation], coefficients: Tensor
@@ -61,8 +63,9 @@ def _lines_at(
         if index in over and isinstance(relaxation, Linear):
             z, lines = values[node.inputs[0]].reshape(over[index].shape), relaxation.lines
             low, high = lines.low_slope * z + lines.low_intercept, lines.high_slope * z + lines.high_intercept
-            polyline = relaxation.polyline.of_functions()
-            found[index] = Linear(supporting_lines(view.activation(index), polyline, z), polyline)
+            if len(relaxation.polyline.x) * node.size <= _WORTH:
+                polyline = relaxation.polyline.of_functions()
+                found[index] = Linear(supporting_lines(view.activation(index), polyline, z), polyline)
             values.append(torch.where(over[index], low, high).flatten(0, 1))
         else:
             values.append(view.kernels[index](*(values[i] for i in node.inputs)))

@@ -97,7 +97,8 @@ def _read(module: nn.Module, input_shape: Shape | None, source: Source, notes: S
     shape = input_shape if input_shape is not None else getattr(module, "input_shape", None)
     if shape is None:
         raise UsageError(
-            "the shape of one input is not known; pass input_shape without the batch axis, such as (1, 28, 28)"
+            "the shape of one input is not known; pass input_shape without the batch axis, such as (1, 28, 28), "
+            "or --input-shape 1,28,28"
         )
     return _walk(_export(module, tuple(int(n) for n in shape)), source, notes)
 
