@@ -103,9 +103,9 @@ def test_what_does_not_fit_is_refused(inputs, units, word):
 def test_inputs_are_read(tmp_path):
     np.savez(tmp_path / "a.npz", inputs=np.arange(6, dtype=np.uint8).reshape(3, 2))
     np.testing.assert_array_equal(load_inputs(tmp_path / "a.npz", 0.5, 2), [[0.0, 0.5], [1.0, 1.5]])
-    np.testing.assert_array_equal(load_inputs(tmp_path / "a.npz", None, 1), [[0.0, 1.0]])
-    np.savez(tmp_path / "grey.npz", inputs=np.array([[0, 255]], dtype=np.uint8))
-    np.testing.assert_allclose(load_inputs(tmp_path / "grey.npz"), [[0.0, 1.0]])
+    np.testing.assert_array_equal(load_inputs(tmp_path / "a.npz", limit=1), [[0.0, 1.0 / 255.0]])
+    np.savez(tmp_path / "real.npz", inputs=np.array([[0.0, 255.0]]))
+    np.testing.assert_array_equal(load_inputs(tmp_path / "real.npz"), [[0.0, 255.0]])
     for scale in (0.0, -1.0):
         with pytest.raises(UsageError, match="scale"):
             load_inputs(tmp_path / "a.npz", scale)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lipcert.bounds.local.patches import Patches, rows_of, send_windows
+from lipcert.bounds.local.patches import IN_PARTS, Patches, rows_of, send_windows
 from lipcert.bounds.local.products import products
 from lipcert.bounds.local.region import Ball
 from lipcert.bounds.local.relaxations import Relaxation
@@ -47,8 +47,9 @@ def lower_bounds(
         pending, begun = send_windows(view, relaxations, start, coefficients)
         if pending.keys() == {0}:
             return begun + ball.minimum(pending[0].values, pending[0].seen)
-        found, constant = _send_on(view, pull, {index: windows.full() for index, windows in pending.items()})
-        return begun + constant + ball.minimum(found)
+        parts = [windows.split(-(-begun.shape[1] // IN_PARTS)) for windows in pending.values()]
+        ends = (_send_on(view, pull, {k: w.full() for k, w in zip(pending, part, strict=True)}) for part in zip(*parts))
+        return begun + torch.cat([constant + ball.minimum(found) for found, constant in ends], dim=1)
     found, constant = send_back(view, pull, start, coefficients)
     return constant + ball.minimum(found)
 
@@ -111,13 +112,15 @@ class Pass:
     Attributes:
         lower: what does it.
         copies: how many tensors of the size of the coefficients live at once in it.
+        more: how many times as many functions fit if they are windows.
     """
 
     lower: Lower
     copies: int
+    more: int = 1
 
 
-PLAIN = Pass(lower_bounds, 6)
+PLAIN = Pass(lower_bounds, 6, IN_PARTS)
 
 
 def bounds_of(
@@ -130,8 +133,10 @@ def bounds_of(
         rows: (B, S) positions in the flattened node.
         way: how functions are sent back.
     """
-    found = []
-    for part in torch.split(rows, rows_at_a_time(view, start, 2 * len(rows) * way.copies), dim=1):
+    found, size = [], rows_at_a_time(view, start, 2 * len(rows) * way.copies)
+    if start in view.maps and rows_of(view.maps[start], rows[:, :1]) is not None:
+        size *= way.more
+    for part in torch.split(rows, size, dim=1):
         windows = rows_of(view.maps[start], part) if start in view.maps else None
         if windows is None:
             at, a, shift = entries(view, start, part)

@@ -39,6 +39,68 @@ class Proved:
     certificate: LocalCertificate | None
 
 
+class SampleCertifier:
+    """Proves samples of one network by any local method, and keeps what all of them need.
+
+    Args of the constructor:
+        network: as read. device: where methods propose.
+
+    Raises:
+        UnsupportedError: the network has an operator that cannot be executed.
+        Refused: the network has no verified local bounds.
+    """
+
+    def __init__(self, network: Network, device: str | torch.device = "cpu") -> None:
+        self._network, self._view, self._evaluator = network, View(network, device), Evaluator(network)
+
+    def prove(
+        self,
+        method: LocalMethod,
+        samples: Samples,
+        eps: float,
+        norm: Norm = "l2",
+        box: tuple[float, float] | None = None,
+    ) -> Proved:
+        """Return which samples a method proves at level verified, and their certificate.
+
+        The samples are handled at once: give large networks a few at a time.
+
+        Args:
+            method: its bounds can be derived again (`LocalMethod.derived`).
+            samples: N.
+            eps, norm, box: of the balls, as in `Ball.around`.
+
+        Raises:
+            UsageError: the method has no verified form or does not serve the network, or the region is wrong.
+            Refused: nothing can be proved in this process.
+        """
+        view, evaluator = self._view, self._evaluator
+        obstacle = "its bounds have no verified form" if method.rule is None else method.refuses(view, norm)
+        if obstacle is not None or method.rule is None:
+            raise UsageError(f"the method '{method.name}' cannot certify samples: {obstacle}")
+        labels = torch.from_numpy(samples.labels).to(view.device)
+        ball = Ball.around(view.place(samples.inputs), eps, norm, box)
+        rows = (method.margins(view, ball, labels).amin(dim=1) > 0).cpu().numpy()  # others are not worth a proposal
+        if not rows.any():
+            return Proved(rows, None)
+        hopeful = _taken(samples, rows)
+        claim = BallClaim(norm, eps, box, hopeful.digest)
+        chosen, found = NOTHING, _positive(evaluator, claim, hopeful, method.rule, NOTHING)
+        kept = torch.from_numpy(rows).to(view.device)
+        proposal = None if found.all() else method.propose(view, ball.take(kept), labels[kept])
+        if proposal is not None:
+            again = _positive(evaluator, claim, hopeful, method.rule, proposal)
+            if again.sum() > found.sum():
+                chosen, found = proposal, again
+        rows[rows] = found
+        if not rows.any():
+            return Proved(rows, None)
+        proved = _taken(samples, rows)
+        claim = BallClaim(norm, eps, box, proved.digest)
+        witness = witness_of(chosen.take(found))
+        return Proved(rows, LocalCertificate.of(self._network, claim, method.rule, witness, proved))
+
+
 def certify_samples(
     network: Network,
     method: LocalMethod,
@@ -47,45 +109,8 @@ def certify_samples(
     norm: Norm = "l2",
     box: tuple[float, float] | None = None,
 ) -> Proved:
-    """Return which samples a method proves at level verified, and their certificate.
-
-    The samples are handled at once: give large networks a few at a time.
-
-    Args:
-        network: as read.
-        method: its bounds can be derived again (`LocalMethod.derived`).
-        samples: N.
-        eps, norm, box: of the balls, as in `Ball.around`.
-
-    Raises:
-        UsageError: the method has no verified form or does not serve the network, or the region is wrong.
-        Refused: the network has no verified local bounds, or nothing can be proved in this process.
-    """
-    view = View(network)
-    obstacle = "its bounds have no verified form" if method.rule is None else method.refuses(view, norm)
-    if obstacle is not None or method.rule is None:
-        raise UsageError(f"the method '{method.name}' cannot certify samples: {obstacle}")
-    labels = torch.from_numpy(samples.labels).to(view.device)
-    ball = Ball.around(view.place(samples.inputs), eps, norm, box)
-    rows = (method.margins(view, ball, labels).amin(dim=1) > 0).cpu().numpy()  # the others are not worth a proposal
-    if not rows.any():
-        return Proved(rows, None)
-    hopeful, evaluator = _taken(samples, rows), Evaluator(network)
-    claim = BallClaim(norm, eps, box, hopeful.digest)
-    chosen, found = NOTHING, _positive(evaluator, claim, hopeful, method.rule, NOTHING)
-    kept = torch.from_numpy(rows).to(view.device)
-    proposal = None if found.all() else method.propose(view, ball.take(kept), labels[kept])
-    if proposal is not None:
-        again = _positive(evaluator, claim, hopeful, method.rule, proposal)
-        if again.sum() > found.sum():
-            chosen, found = proposal, again
-    rows[rows] = found
-    if not rows.any():
-        return Proved(rows, None)
-    proved = _taken(samples, rows)
-    claim = BallClaim(norm, eps, box, proved.digest)
-    witness = witness_of(chosen.take(found))
-    return Proved(rows, LocalCertificate.of(network, claim, method.rule, witness, proved))
+    """Return which samples a method proves at level verified, and their certificate; see `SampleCertifier`."""
+    return SampleCertifier(network).prove(method, samples, eps, norm, box)
 
 
 def _taken(samples: Samples, rows: Mask) -> Samples:

@@ -33,20 +33,20 @@ class Relaxed:
         view, ball: the network and the region.
         boxes: of all nodes, (B, *shape) least and largest values each.
         relaxations: of all activation nodes, by index.
-        narrowed: whether functions of inner nodes were sent back.
+        narrowed: (B,) of which samples functions of inner nodes were sent back.
     """
 
     view: View
     ball: Ball
     boxes: list[Box]
     relaxations: dict[int, Relaxation]
-    narrowed: bool
+    narrowed: Tensor
 
     def take(self, samples: Tensor) -> Relaxed:
         """Return the same of some samples, given by index."""
         boxes = [(low[samples], high[samples]) for low, high in self.boxes]
         relaxations = {index: relaxation.take(samples) for index, relaxation in self.relaxations.items()}
-        return Relaxed(self.view, self.ball.take(samples), boxes, relaxations, self.narrowed)
+        return Relaxed(self.view, self.ball.take(samples), boxes, relaxations, self.narrowed[samples])
 
 
 def relax_network(
@@ -63,7 +63,7 @@ def relax_network(
         known: boxes of some nodes that hold too.
     """
     grown, relaxations = Boxes(view, ball), dict[int, Relaxation]()
-    read, narrowed = set(view.nonlinear_inputs), False
+    read, narrowed = set(view.nonlinear_inputs), torch.zeros_like(ball.centre.flatten(1)[:, 0], dtype=torch.bool)
     for _ in view.nodes[1:]:
         index = grown.grow()
         if index in known:
@@ -71,7 +71,7 @@ def relax_network(
         if isinstance(view.nodes[index].op, Activation):
             relaxations[index] = relax(view, index, grown.inputs(index), grown.found[index])
         if index in read and not _is_tight(view, ball, index):
-            narrowed |= _narrow(grown, relaxations, index, ways.get(index, PLAIN))
+            narrowed = narrowed | _narrow(grown, relaxations, index, ways.get(index, PLAIN))
     return Relaxed(view, ball, grown.found, relaxations, narrowed)
 
 
@@ -84,8 +84,12 @@ def margins(relaxed: Relaxed, labels: Tensor) -> Tensor:
 
 def best_margins(relaxed: Relaxed, labels: Tensor) -> Tensor:
     """Return what `margins` does, with a second look (see `second_look`) where narrowing the boxes cost more."""
-    if not relaxed.narrowed:
-        return margins(relaxed, labels)
+    again, rest = torch.nonzero(relaxed.narrowed)[:, 0], torch.nonzero(~relaxed.narrowed)[:, 0]
+    parts = [look(relaxed.take(some), labels[some]) for look, some in ((_twice, again), (margins, rest)) if len(some)]
+    return torch.cat(parts)[torch.cat([again, rest]).argsort()]
+
+
+def _twice(relaxed: Relaxed, labels: Tensor) -> Tensor:
     view = relaxed.view
     found, _ = look_twice(view, relaxed.ball, relaxed.relaxations, differences(view, labels))
     return torch.maximum(found, margins_on_boxes(view, relaxed.boxes, labels))
@@ -143,17 +147,22 @@ def _behind_reshapes(view: View, index: int) -> int:
     return index
 
 
-def _narrow(grown: Boxes, relaxations: dict[int, Relaxation], index: int, way: Pass) -> bool:
-    """Narrow the box of a node by a backward pass, at its undecided entries; return whether there are any."""
+def _narrow(grown: Boxes, relaxations: dict[int, Relaxation], index: int, way: Pass) -> Tensor:
+    """Narrow the box of a node by a backward pass, at its undecided entries; return (B,) where there are any.
+
+    Each sample has rows for as many entries as the one with most; what it does not need is not used, so that a bound
+    does not depend on the other samples.
+    """
     low, high = grown.found[index]
     mask = undecided(grown.view, index, (low, high))
     count = int(mask.sum(dim=1).amax())
     if count == 0:
-        return False
+        return mask.any(dim=1)
     rows = mask.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :count]
     found = bounds_of(grown.view, grown.ball, relaxations, index, rows, way)
     ends = (
-        end.flatten(1).scatter(1, rows, new).reshape(low.shape) for end, new in zip((low, high), found, strict=True)
+        torch.where(mask, end.flatten(1).scatter(1, rows, new), end.flatten(1)).reshape(low.shape)
+        for end, new in zip((low, high), found, strict=True)
     )
     grown.narrow(index, *ends)
-    return True
+    return mask.any(dim=1)

@@ -25,7 +25,7 @@ from lipcert.bounds.torch_spread import spread
 from lipcert.network.graph import Shape
 from lipcert.network.operators import Conv, Sum
 
-_SHARE = 0.25  # of the image that windows may cover and still be worth it
+IN_PARTS = 4  # of this many parts of the image, windows may cover one and still be worth it
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +62,11 @@ class Patches:
         places = (rows[..., :, None] * width + columns[..., None, :]).flatten(2)
         return torch.where(inside, places, 0), inside
 
+    def split(self, size: int) -> list[Patches]:
+        """Return these functions in parts of at most so many per sample."""
+        parts = zip(*(torch.split(part, size, dim=1) for part in (self.values, self.top, self.left)), strict=True)
+        return [Patches(*part, self.shape) for part in parts]
+
     def masked(self) -> Patches:
         """Return the same with zeros outside the image."""
         inside = self._places[1].reshape(*self.top.shape, 1, *self.values.shape[3:])
@@ -81,10 +86,10 @@ class Patches:
 
     def seen(self, image: Tensor) -> Tensor:
         """Return (B, S, C, h, w) what the windows show of images (B, C, H, W); anything where outside."""
-        samples, channels = torch.arange(len(image), device=image.device), self.shape[0]
-        columns = image.flatten(2).transpose(1, 2)  # (B, H W, C)
-        found = columns[samples[:, None, None], self._places[0]].transpose(2, 3)
-        return found.reshape(*self.top.shape, channels, *self.values.shape[3:])
+        samples = torch.arange(len(image), device=image.device)
+        columns = image.flatten(2).transpose(1, 2).contiguous()  # (B, H W, C)
+        found = columns[samples[:, None, None], self._places[0]]
+        return found.reshape(*self.top.shape, *self.values.shape[3:], self.shape[0]).movedim(4, 2)
 
     def product(self, image: Tensor) -> Tensor:
         """Return (B, S) the values of the functions at images (B, C, H, W)."""
@@ -212,7 +217,7 @@ def rows_of(linear: LinearMap, rows: Tensor) -> Patches | None:
 
 
 def _pays(window: tuple[int, ...] | list[int], image: Shape) -> bool:
-    return window[0] * window[1] <= _SHARE * image[1] * image[2]
+    return IN_PARTS * window[0] * window[1] <= image[1] * image[2]
 
 
 def _grown(patches: Patches, top: Tensor, left: Tensor) -> Tensor | None:

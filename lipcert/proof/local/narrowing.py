@@ -28,14 +28,20 @@ def is_tight(steps: Steps, region: Region, index: int) -> bool:
 
 
 def narrow(steps: Steps, back: Backward, region: Region, index: int, box: Box) -> Box:
-    """Return the box of a node, its undecided entries narrowed by functions sent back."""
+    """Return the box of a node, its undecided entries narrowed by functions sent back.
+
+    Each sample has rows for as many entries as the one with most; what it does not need is not used, so that a bound
+    does not depend on the other samples.
+    """
     mask = _undecided(steps, index, box) & region.valid[:, None]
     count = int(mask.sum(axis=1).max(initial=0))
     rows = np.argsort(~mask, axis=1, kind="stable")[:, :count]
     largest = max(node.size for node in steps.nodes[: index + 1])
     width = max(1, BUDGET // (2 * len(region) * _COPIES * largest * 8))
     for start in range(0, count, width):
-        box = improved(back, region, index, rows[:, start : start + width], box)
+        better = improved(back, region, index, rows[:, start : start + width], box)
+        low, high = (np.where(mask.reshape(old.shape), new, old) for new, old in zip(better, box, strict=True))
+        box = low, high
     return box
 
 
