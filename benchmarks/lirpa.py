@@ -74,11 +74,12 @@ MARGINS = (
     Case("sdpcrown/mnist_convsmall.pth", (("l2", 0.1), ("linf", 0.01))),
     Case("vnncomp2021/resnet2b.pth", (("l2", 0.05), ("linf", 1 / 255)), 8, 4),
     Case("abcrown/cifar_conv_small_sigmoid.pth", (("l2", 0.05), ("linf", 1 / 255)), 8, 4),
-    Case("vnncomp2021/Convnet_maxpool.onnx", (("l2", 0.1), ("linf", 0.005)), 4, 2),
+    Case("vnncomp2021/Convnet_maxpool.onnx", (("l2", 0.1), ("linf", 0.005)), 16, 4),
+    Case("glipsdp/cnn_C9_CH8.onnx", (("l2", 0.1),), 1, 1),
 )
 COUNTS = (
     Case("vnncomp2021/mnist-net_256x2.onnx", (("linf", 0.03), ("linf", 0.05)), 100, 50),
-    Case("vnncomp2021/mnist-net_256x6.onnx", (("linf", 0.03), ("linf", 0.05)), 100, 50),
+    Case("vnncomp2021/mnist-net_256x6.onnx", (("linf", 0.03), ("linf", 0.05)), 20, 20),
     Case("vnncomp2021/resnet2b.pth", (("linf", 1 / 255), ("linf", 2 / 255)), 50, 5),
 )
 
@@ -113,7 +114,8 @@ class Peer:
             region = self._ball(norm=2, eps=eps)
         x = self._library.BoundedTensor(ball.centre + self._shift, region)
         with torch.no_grad():
-            low, _ = self._bounded.compute_bounds(x=(x,), C=rows, method=method, bound_upper=False)
+            found = self._bounded.compute_bounds(x=(x,), C=rows, method=method, bound_upper=False)
+        low: Tensor = found[0]
         return low
 
 

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from lipcert.bounds.engine import Bound
     from lipcert.bounds.method import Method
     from lipcert.network.graph import Network
+    from lipcert.proof.checker import Verdict
     from lipcert.proof.engines import Engine
-    from lipcert.proof.local import LocalCertificate
+    from lipcert.proof.local import LocalCertificate, Samples
     from lipcert.results import BallsInfo, CheckResult, CompareResult, Report
     from lipcert.robustness.requirements import Requirement
 
@@ -193,6 +194,8 @@ def check(
     *,
     input_shape: Sequence[int] | None = None,
     engine: Engine = "float64",
+    data: Any = None,
+    scale: float | None = None,
     requirements: Sequence[str] = (),
     baseline: str | PathLike[str] | None = None,
 ) -> CheckResult:
@@ -203,16 +206,19 @@ def check(
         network: from `load`, or a model that `load` reads, such as an ``nn.Module`` with its `input_shape`.
         input_shape: per-sample shape, where the model does not say it.
         engine: ``float64`` with a-priori error bounds, or ``exact``: ball arithmetic, for small to medium sizes.
+        data: that a certificate of samples has to be about, see `lipcert.robustness.belonging.check_on`; needed where
+            only their digest is stored with it.
+        scale: factor on the numbers of `data`; default 1/255 for uint8, 1 for everything else.
         requirements: expressions about the ``bound`` that is claimed, such as ``"bound <= 1.05 * baseline"``.
         baseline: path of the JSON document of an earlier result, where a requirement speaks of it.
 
     Raises:
-        UsageError: there is no such file or engine, the engine is not installed, a requirement cannot be read, or the
-            baseline does not have what it needs.
+        UsageError: there is no such file or engine, the engine is not installed, a requirement cannot be read, the
+            baseline does not have what it needs, or the data cannot be read or does not go with this certificate.
         CertificateError: the file is not a certificate.
     """
     from lipcert.proof.checker import check as verdict_of
-    from lipcert.proof.local import LocalCertificate, any_certificate, check_local
+    from lipcert.proof.local import LocalCertificate, any_certificate
     from lipcert.proof.statement import statement
     from lipcert.results import CheckResult, FileDigest
     from lipcert.robustness.baseline import bound_requirements
@@ -224,11 +230,14 @@ def check(
     bound: float | None
     quantity: Quantity | None
     required: tuple[Requirement, ...]
+    samples: Samples | None = None
     if isinstance(loaded, LocalCertificate):
         if requirements or baseline is not None:
             raise UsageError("a certificate of samples claims no bound: nothing can be required of it")
         bound, quantity, required = None, None, ()
-        verdict = check_local(loaded, network, engine=engine)
+        verdict, samples = _check_samples(loaded, network, engine, data, scale)
+    elif data is not None:
+        raise UsageError("a certificate of a bound is about no samples: it takes no data")
     else:
         bound, quantity = loaded.claim.bound, loaded.claim.quantity
         required = bound_requirements(requirements, baseline, loaded.claim.norm, quantity)
@@ -243,7 +252,7 @@ def check(
         reason=verdict.text,
         code=verdict.reason.code,
         quantity=quantity if verdict.valid else None,
-        balls=_balls(loaded) if verdict.valid and isinstance(loaded, LocalCertificate) else None,
+        balls=_balls(loaded, samples) if verdict.valid and isinstance(loaded, LocalCertificate) else None,
         engine=engine,
         statement=statement(network),
         certificate=FileDigest(path=str(certificate), sha256=hashlib.sha256(content).hexdigest()),
@@ -253,12 +262,25 @@ def check(
     )
 
 
-def _balls(certificate: LocalCertificate) -> BallsInfo:
-    """Return what a valid certificate of samples, which it holds, claims."""
+def _check_samples(
+    certificate: LocalCertificate, network: Network, engine: Engine, data: Any, scale: float | None
+) -> tuple[Verdict, Samples | None]:
+    """Return the verdict on a certificate of samples, and these; arguments as of `check`."""
+    from lipcert.proof.local import check_local
+
+    if data is None:
+        return check_local(certificate, network, engine=engine), certificate.samples
+    from lipcert.robustness.belonging import check_on
+
+    return check_on(certificate, network, engine, data, scale)
+
+
+def _balls(certificate: LocalCertificate, samples: Samples | None) -> BallsInfo:
+    """Return what a valid certificate of samples claims."""
     from lipcert.results import BallsInfo
 
-    assert certificate.samples is not None
-    claim, samples = certificate.claim, certificate.samples
+    assert samples is not None
+    claim = certificate.claim
     return BallsInfo(eps=claim.eps, box=claim.box, samples=len(samples.labels), data_digest=claim.data_digest)
 
 

@@ -281,6 +281,19 @@ class Provenance(Document):
     settings: dict[str, str | int | float | bool | None]
 
 
+class ProofInfo(Document):
+    """A certificate of samples that a run wrote: each keeps its class for all inputs within `eps` of it.
+
+    Attributes:
+        path: of the file. method: that certified them. eps: in raw input units. samples: how many.
+    """
+
+    path: str
+    method: str
+    eps: FiniteFloat
+    samples: Count
+
+
 class Report(Result):
     """A robustness report (schema ``lipcert.report/v1``).
 
@@ -297,6 +310,7 @@ class Report(Result):
         curve: certified accuracy from the radii at a grid of eps: pairs (eps, fraction).
         records: path of the per-sample file, or null.
         exhibits: the least robust samples and found adversarial examples.
+        proofs: the certificates of samples that local methods certified, where the run wrote them.
     """
 
     schema_: Literal["lipcert.report/v1"] = Field(default="lipcert.report/v1", alias="schema")
@@ -329,6 +343,7 @@ class Report(Result):
     provenance: Provenance
     notes: tuple[str, ...] = ()
     exhibits: tuple[Exhibit, ...] = ()
+    proofs: tuple[ProofInfo, ...] = ()
 
 
 class BallsInfo(Document):

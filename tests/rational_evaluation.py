@@ -1,4 +1,7 @@
-"""A network evaluated in rational numbers: what real arithmetic gives, to the last digit."""
+"""A network evaluated in rational numbers: what real arithmetic gives, to the last digit.
+
+Transcendental activations: to 2000 bits.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,71 @@ from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
+from flint import arb, ctx, fmpq
 
+from lipcert.network.activations import SELU_ALPHA, SELU_SCALE
 from lipcert.network.evaluate import evaluate_node
 from lipcert.network.linear import apply_linear, coefficients, offset
 from lipcert.network.operators import Affine, AvgPool, Elementwise
 
 ZERO = Fraction(0)
+DIGITS = 2000  # bits of transcendental functions: enough for e^-1000 beside 1
+
+
+def _sigmoid(x):
+    return 1 / (1 + (-x).exp())
+
+
+def _softplus(x):
+    """log(1 + e^x), for any x, without huge numbers."""
+    return x + (-x).exp().log1p() if x > 0 else x.exp().log1p()
+
+
+def _gelu_tanh(x):
+    return x * _sigmoid(2 * (2 / arb.pi()).sqrt() * x * (1 + arb(0.044715) * x * x))
+
+
+BALLS = {
+    "sigmoid": _sigmoid,
+    "tanh": arb.tanh,
+    "tanhshrink": lambda x: x - x.tanh(),
+    "softplus": lambda x, beta: _softplus(beta * x) / beta,
+    "logsigmoid": lambda x: -_softplus(-x),
+    "silu": lambda x: x * _sigmoid(x),
+    "gelu": lambda x: x * (1 + (x / arb(2).sqrt()).erf()) / 2,
+    "gelu_tanh": _gelu_tanh,
+    "mish": lambda x: x * _softplus(x).tanh(),
+    "erf": arb.erf,
+}
+LEFT = {  # below zero; x, or a multiple of it, above
+    "elu": (lambda x, alpha: alpha * x.expm1(), 1.0),
+    "celu": (lambda x, alpha: alpha * (x / alpha).expm1(), 1.0),
+    "selu": (lambda x: arb(SELU_SCALE) * arb(SELU_ALPHA) * x.expm1(), SELU_SCALE),
+}
+
+
+def _by_balls(function):
+    """Return a function of Fractions, right to so many bits."""
+
+    def rational_function(*numbers):
+        with ctx.workprec(DIGITS):
+            value = function(*(arb(fmpq(number.numerator, number.denominator)) for number in numbers))
+            mantissa, exponent = value.mid().man_exp()
+        return Fraction(int(mantissa)) * Fraction(2) ** int(exponent)
+
+    return rational_function
+
+
+def _with_straight_right(left, slope):
+    curved = _by_balls(left)
+    return lambda x, *parameters: Fraction(slope) * x if x > 0 else curved(x, *parameters)
+
+
 FUNCTIONS = {
+    **{name: _with_straight_right(*sides) for name, sides in LEFT.items()},
+    **{name: _by_balls(function) for name, function in BALLS.items()},
+    "softsign": lambda x: x / (1 + abs(x)),
+    "hardswish": lambda x: x * min(max(x + 3, ZERO), Fraction(6)) / 6,
     "relu": lambda x: max(x, ZERO),
     "leaky_relu": lambda x, slope: x if x >= 0 else slope * x,
     "abs": abs,

@@ -49,7 +49,8 @@ METHODS: tuple[Method, ...] = (*WHOLE, COMPOSITIONAL)
 VARIANTS: tuple[Method, ...] = (LipSdpScs(), LipSdpClarabel(), LipSdpMosek())
 """Methods that run only where they are named: the same bounds as one above, by one solver."""
 
-FEW = 1200  # hidden neurons for which the interior-point method takes seconds
+FEW, DEEP = 1200, 4200  # hidden neurons for which the interior-point method takes seconds; in narrow layers only
+NARROW = 128  # neurons of the widest layer, up to which depth costs little
 MODERATE = 2e10  # sum of n^3 over the activation layers: up to half a minute on one core
 
 
@@ -96,12 +97,14 @@ def choose_method(network: Network, norm: Norm, time_limit: float | None = None)
     if norm != "l2":
         return Choice(find_method("absolute"), "never above the product of the norms, at the cost of one pass")
     obstacle = find_method("eclipse-fast").refuses(network, norm)
-    neurons = sum(node.size for _, node in network.activation_nodes())
-    if neurons <= FEW and find_method("lipsdp").refuses(network, norm) is None:
+    sizes = [node.size for _, node in network.activation_nodes()]
+    neurons = sum(sizes)
+    few = DEEP if max(sizes, default=0) <= NARROW else FEW
+    if neurons <= few and find_method("lipsdp").refuses(network, norm) is None:
         return Choice(find_method("lipsdp"), f"{neurons} hidden neurons: the best multipliers, in seconds")
     if find_method("lipsdp-conv").refuses(network, norm) is None:
         return Choice(find_method("lipsdp-conv"), "stride-1 convolutions: the best multipliers for each channel")
-    if obstacle is None and sum(node.size**3 for _, node in network.activation_nodes()) > MODERATE:
+    if obstacle is None and sum(size**3 for size in sizes) > MODERATE:
         obstacle = "the layers are wide; ask for 'eclipse-fast' if there is time"
     if obstacle is None and chain_obstacle(network) is None:
         return Choice(find_method("eclipse-fast"), "a chain of moderate width: never above the product of the norms")

@@ -14,7 +14,9 @@ from torch.nn import functional
 _FEW = 16  # entries of a kernel towards all channels, up to which the matrix product is faster
 
 
-def spread(y: Tensor, weight: Tensor, stride: tuple[int, ...], before: tuple[int, ...], size: tuple[int, ...]) -> Tensor:
+def spread(
+    y: Tensor, weight: Tensor, stride: tuple[int, ...], before: tuple[int, ...], size: tuple[int, ...]
+) -> Tensor:
     """Return the canvas of the transposed convolution, cut to `size` entries from `before` on each axis.
 
     Args:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _RUN = "Run"
 _NUMBERS = "Regression"
+WRITING = ("figures", "parquet", "save_adversarial", "proofs")  # options that need the folder of the report
 
 
 class Faces(Protocol):
@@ -127,6 +128,12 @@ class CertifyOptions(Gate):
     save_adversarial: Annotated[
         bool, typer.Option("--save-adversarial", help="Write the adversarial inputs found into --report DIR.")
     ] = False
+    proofs: Annotated[
+        bool,
+        typer.Option(
+            "--proofs", help="Write certificates of the samples that local methods certified into --report DIR."
+        ),
+    ] = False
     explain: Annotated[
         bool,
         typer.Option("--explain", help="Print the stages of the run and why, without running.", rich_help_panel=_RUN),
@@ -182,6 +189,7 @@ def _certify(options: CertifyOptions, folder: Path | None, tracker: Tracker, pro
         baseline=options.baseline,
         folder=folder,
         save_adversarial=options.save_adversarial,
+        proofs=options.proofs,
         progress=tracker,
         processes=processes,
         say=lambda hint: show.remark(f"hint: {hint}", quiet=options.quiet),
@@ -227,10 +235,10 @@ def _prepare(options: CertifyOptions) -> Path | None:
     if options.report is None:
         if options.resume:
             raise UsageError("--resume goes on with the records in a report folder: give --report DIR too")
-        if options.figures or options.parquet or options.save_adversarial:
-            raise UsageError(
-                "--figures, --parquet and --save-adversarial write into the folder of the report: give --report DIR too"
-            )
+        writing = [name for name in WRITING if getattr(options, name)]
+        if writing:
+            option = f"--{writing[0].replace('_', '-')}"
+            raise UsageError(f"{option} writes into the folder of the report: give --report DIR too")
         return None
     if options.parquet:
         require_parquet()

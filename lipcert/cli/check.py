@@ -12,7 +12,7 @@ import typer
 from lipcert.cli import show
 from lipcert.cli.command import Command
 from lipcert.cli.gate import REQUIREMENT_NOT_MET, Gate
-from lipcert.cli.options import require_folder
+from lipcert.cli.options import real, require_folder
 from lipcert.errors import CertificateError, UsageError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lipcert.results import CheckResult
 
 SUFFIX = ".lipcert"
+OTHER_DATA = "other-data"  # code of samples that are not those that were certified
 CHANGED = ("other-weights", "other-structure")  # codes of a model that is not the one that was certified
 
 
@@ -33,6 +34,16 @@ class CheckOptions(Gate):
         Literal["float64", "exact"],
         typer.Option(help="Arithmetic of the proof: float64 with error bounds, or ball arithmetic (slower)."),
     ] = "float64"
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE|DIR",
+            help="The data that a certificate of samples has to be about; needed where it holds only their digest.",
+        ),
+    ] = None
+    scale: Annotated[
+        str | None, typer.Option(metavar="S", help="Factor on --data; 1/255 for uint8 and 1 for floats if not given.")
+    ] = None
     in_toto: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write an unsigned in-toto Statement about both files, if all is well."),
@@ -66,10 +77,14 @@ def _check(options: CheckOptions) -> CheckResult:
     if options.model.endswith(SUFFIX) and options.cert.suffix != SUFFIX:
         swapped = shlex.join(["lipcert", "check", options.model, str(options.cert)])
         raise UsageError(f"the certificate comes first, then the model: {swapped}")
+    if options.scale is not None and options.data is None:
+        raise UsageError("--scale is a factor on the data: give --data FILE too")
     result = api.check(
         options.cert,
         options.read(),
         engine=options.engine,
+        data=options.data,
+        scale=None if options.scale is None else real(options.scale, "--scale"),
         requirements=options.require or (),
         baseline=options.baseline,
     )
@@ -89,6 +104,8 @@ def summary(result: CheckResult, options: CheckOptions) -> list[Text]:
 
     if not result.valid:
         lines = [Text.assemble(("invalid", "bold red"), f"  {result.reason}")]
+        if result.code == OTHER_DATA and options.data is None:
+            return [*lines, Text("         give the data of the samples: --data FILE")]
         return [*lines, Text(f"         {renewal(options)}")] if result.code in CHANGED else lines
     claim = overview.check_claim(result)
     lines = [

@@ -18,6 +18,10 @@ class OnceCommand(TyperCommand):
         _refuse_repeated(self, ctx, args)
         return super().parse_args(ctx, args)
 
+    def get_help_option(self, ctx: Any) -> Any:
+        """Return ``--help``, which takes no value and so names none."""
+        return _bare(super().get_help_option(ctx))
+
 
 class OnceGroup(TyperGroup):
     """A group of commands that refuses an option of its own given again."""
@@ -26,6 +30,16 @@ class OnceGroup(TyperGroup):
         """Parse the command line; raises UsageError where an option of one value stands there twice."""
         _refuse_repeated(self, ctx, args)
         return super().parse_args(ctx, args)
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """Return ``--help``, which takes no value and so names none."""
+        return _bare(super().get_help_option(ctx))
+
+
+def _bare(option: Any) -> Any:
+    if option is not None:
+        option.metavar = ""
+    return option
 
 
 def _refuse_repeated(command: Any, context: Any, arguments: list[str]) -> None:

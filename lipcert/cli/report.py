@@ -12,6 +12,7 @@ import typer
 from lipcert.cli import show
 from lipcert.cli.command import Command
 from lipcert.cli.gate import REQUIREMENT_NOT_MET
+from lipcert.cli.once import OnceGroup
 from lipcert.cli.options import Output, require_folder
 from lipcert.errors import UsageError
 
@@ -202,7 +203,7 @@ COMMANDS = (
 
 def register(app: typer.Typer) -> None:
     """Add the group of commands to `app`."""
-    group = typer.Typer(name=NAME, help=HELP, no_args_is_help=True)
+    group = typer.Typer(name=NAME, cls=OnceGroup, help=HELP, no_args_is_help=True)
     for command in COMMANDS:
         command.register(group)
     app.add_typer(group)

@@ -38,7 +38,7 @@ def table() -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    return Table(box=SIMPLE_HEAD, pad_edge=False)
+    return Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
 
 
 def grid(shown: Overview) -> Table:
@@ -77,6 +77,8 @@ def result(*parts: RenderableType) -> None:
     """Print a result for people on stdout."""
     screen = console()
     for part in parts:
+        for column in getattr(part, "columns", ()):
+            column.overflow = "fold"  # in a narrow terminal nothing is cut off
         screen.print(part)
     text("")
 

@@ -30,6 +30,7 @@ Float = npt.NDArray[np.float64]
 
 UNIT = 2.0**-53  # unit roundoff u of float64
 TINY = 2.0**-1022  # smallest normal number; covers every error committed by an underflowing operation
+LEAST = 2.0**-1074  # smallest positive number
 _SPLIT = 2.0**27 + 1  # Veltkamp's constant
 _SAFE = 2.0**-960  # products above this have an exactly representable rounding error
 
@@ -41,10 +42,14 @@ _quiet = np.errstate(all="ignore")  # overflow and NaN speak through `is_finite`
 def round_up(value: Float, operations: int = 4) -> Float:
     """Return an upper bound of a non-negative quantity that took at most `operations` roundings.
 
-    Each rounding has relative error u; only the last of them may underflow (error 2^-1075, which the step to
-    the next float covers). Where others may, the caller adds `TINY` first. Zero becomes 2^-1074.
+    Each rounding has relative error u; only the last of them may underflow (error 2^-1075). Where others may, the
+    caller adds `TINY` first. Zero becomes 2^-1074.
+
+    With k operations the product is at least value (1 + (2 k + 2) u) (1 - u) >= value (1 + 2 k u), or at most 2^-1075
+    below that where it is subnormal, and then the sum is exact; adding 2^-1074 covers both underflows. (One product and
+    one sum instead of ``nextafter``, which costs ten times as much on arrays.)
     """
-    return np.nextafter(value * (1.0 + 2.0 * operations * UNIT), np.inf)
+    return value * (1.0 + (2.0 * operations + 2.0) * UNIT) + LEAST
 
 
 def gamma(count: int) -> float:
@@ -134,7 +139,7 @@ class Enclosure:
         if self.rad is None:
             return np.abs(self.mid)
         with np.errstate(over="ignore"):
-            return np.nextafter(np.abs(self.mid) + self.rad, np.inf)
+            return round_up(np.abs(self.mid) + self.rad, 1)
 
     def map(self, move: Callable[[Float], Any]) -> Enclosure:
         """Apply a function that only moves entries (reshape, transpose, slice, broadcast)."""
@@ -230,5 +235,5 @@ def _total(error: Float, *radii: Float | None) -> Float | None:
         return None
     total = error
     for radius in known:
-        total = np.nextafter(total + radius, np.inf)
+        total = round_up(total + radius, 1)
     return np.array(total)

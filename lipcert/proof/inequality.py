@@ -24,7 +24,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from lipcert.network.enclosure import TINY, UNIT, Enclosure, Float
+from lipcert.network.enclosure import LEAST, TINY, UNIT, Enclosure, Float, round_up
 from lipcert.proof.lifted import Lifted
 from lipcert.proof.rounding import inflate
 
@@ -133,7 +133,7 @@ def _spread(blocks: Blocks, where: Grouping, sizes: tuple[int, ...]) -> list[Flo
         rad = _symmetric(block)[1] if i == j else block.radius
         # r_ij s_i s_j: a radius that becomes subnormal is rounded up
         exponents = sides[i][..., :, None] + sides[j][..., None, :]
-        scaled = np.where(rad > 0, np.nextafter(np.ldexp(rad, exponents), np.inf), 0.0)
+        scaled = np.where(rad > 0, np.ldexp(rad, exponents) + LEAST, 0.0)
         totals[i] += scaled.sum(axis=-1)
         if i != j:
             totals[j] += scaled.sum(axis=-2)
@@ -167,7 +167,7 @@ def _symmetric(block: Enclosure) -> tuple[Float, Float]:
     if block.rad is None:
         return block.mid, block.radius
     mid, rad = (0.5 * (part + _transposed(part)) for part in (block.mid, block.radius))
-    return mid, np.nextafter(rad * (1 + 4 * UNIT) + 2 * UNIT * np.abs(mid) + TINY, np.inf)
+    return mid, round_up(rad + 2 * UNIT * np.abs(mid) + TINY, 4)
 
 
 def _levels(count: int, blocks: Collection[tuple[int, int]]) -> list[int]:

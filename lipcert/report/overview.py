@@ -40,6 +40,7 @@ def report_overview(report: Report) -> Overview:
         lines=(
             f"clean accuracy {numbers.percent_down(correct, total)}, "
             f"{numbers.count(total - correct)} of {numbers.count(total)} misclassified",
+            f"mean certified radius {numbers.down(report.mean_certified_radius, 4)}, 0 where misclassified",
             f"{report.norm} bound{of} ≤ {numbers.up(bound.bound)}{below}; "
             f"level {report.level}; {numbers.duration(report.seconds)}, {rate}",
         ),

@@ -245,6 +245,11 @@ def recheck(report: Report) -> list[Step]:
         purpose = f"The {what} proved for these weights: a small checker derives it all again, without any solver."
         options = _model_options(report.provenance.command or "")
         steps.append(Step(purpose, " ".join(["lipcert check", shlex.quote(certificate), model, *options])))
+    for proof in report.proofs:
+        what = "1 sample keeps its class" if proof.samples == 1 else f"{proof.samples} samples keep their classes"
+        purpose = f"{what} within ε = {numbers.eps_key(proof.eps)}, by {proof.method}: derived again, sample by sample."
+        options = _model_options(report.provenance.command or "")
+        steps.append(Step(purpose, " ".join(["lipcert check", shlex.quote(proof.path), model, *options])))
     if report.provenance.command is not None:
         steps.append(Step("Everything again, from the start.", report.provenance.command))
     return steps

@@ -37,6 +37,7 @@ from lipcert.robustness.hints import hinted
 from lipcert.robustness.journal import Journal
 from lipcert.robustness.plan import Plan, make_plan
 from lipcert.robustness.processes import ALONE, Processes
+from lipcert.robustness.proofs import Proofs
 from lipcert.robustness.records import FILE
 from lipcert.robustness.requirements import Requirement, measured, parse_requirements
 from lipcert.robustness.settings import Settings
@@ -115,11 +116,14 @@ def certify(
         tell = None if progress is None else partial(_tell, progress, len(index))
         left = _run(dataset, todo, cascade, journal, _pace(network, chosen, plan), tell)
         log = journal.log()
-    log, remarks = unite(processes, log, left, cascade.remarks(), (chosen.folder, chosen.shard))
+    log, remarks = unite(processes, log, left, (*plan.remarks, *cascade.remarks()), (chosen.folder, chosen.shard))
     report = make_report(log, chosen.shard, None if chosen.folder is None else chosen.folder / FILE, remarks)
     if processes.first and attacker and chosen.save_adversarial:
         saved = save_adversarial(attacker, dataset, log.verdicts, chosen)
         report = report.model_copy(update={"notes": (*report.notes, *saved)})
+    if processes.first and chosen.proofs:
+        files, note = Proofs(network, dataset, chosen, device).save(log.verdicts, log.heading.stages)
+        report = report.model_copy(update={"proofs": files, "notes": (*report.notes, note)})
     if processes.first:
         exhibits = make_exhibits(network, dataset, chosen, log.verdicts, device)
         report = report.model_copy(update={"exhibits": exhibits})
@@ -188,6 +192,8 @@ def _as_classifier(network: Network, chosen: Settings) -> Network:
     classes = network.nodes[-1].size
     if classes == 1 and chosen.certificate is not None:
         raise UsageError("a network with one output takes no certificate: its bound is computed in no time")
+    if classes == 1 and chosen.proofs:
+        raise UsageError("a network with one output has no proofs of single samples: a certificate speaks of classes")
     if classes == 1 and chosen.level == Level.VERIFIED_EXEC.label and ends_in_sigmoid(network):
         raise InconclusiveError(
             "level verified-exec is out of reach: a rounded sigmoid may be 1/2 where its input is not 0; export the "

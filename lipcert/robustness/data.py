@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,12 +18,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch.utils.data import DataLoader
 
 from lipcert.errors import UsageError
-from lipcert.robustness.folders import open_folder
 from lipcert.robustness.items import Items, is_items
-from lipcert.robustness.loaders import collect
 from lipcert.robustness.npz import WHAT, feature_names, open_npz
 from lipcert.robustness.streams import Images, Raw, Shape, Stream, blocks, survey, to_units
 
@@ -81,7 +79,9 @@ def as_dataset(data: Any, scale: float | None = None, limit: int | None = None) 
         return load_data(Path(data), scale, limit)
     if isinstance(data, (tuple, list)) and len(data) == 2:
         return make_dataset(np.asarray(data[0]), np.asarray(data[1]), "arrays", scale, limit)
-    if isinstance(data, DataLoader):
+    if _is_loader(data):
+        from lipcert.robustness.loaders import collect
+
         images, classes, notes = collect(data, limit)
         found = make_dataset(images, classes, "DataLoader", scale, limit)
         return replace(found, notes=notes + found.notes)
@@ -89,6 +89,12 @@ def as_dataset(data: Any, scale: float | None = None, limit: int | None = None) 
         items = Items(data, _positive(limit))
         return make_dataset(items, items.labels, items.name, scale, limit)
     raise UsageError(f"the data is {FORMS}, not {type(data).__name__}")
+
+
+def _is_loader(data: Any) -> bool:
+    """Whether this is a torch DataLoader; torch is not imported for data that can be none."""
+    torch_data = sys.modules.get("torch.utils.data")
+    return torch_data is not None and isinstance(data, torch_data.DataLoader)
 
 
 def load_data(path: str | PathLike[str], scale: float | None = None, limit: int | None = None) -> Dataset:
@@ -104,6 +110,8 @@ def load_data(path: str | PathLike[str], scale: float | None = None, limit: int 
     """
     path = Path(path)
     if path.is_dir():
+        from lipcert.robustness.folders import open_folder  # needs Pillow
+
         files, classes, notes = open_folder(path)
         found = make_dataset(files, classes, str(path), scale, limit)
         return replace(found, notes=notes + found.notes)

@@ -18,6 +18,7 @@ from lipcert.robustness.stages import Images, Stage
 from lipcert.robustness.verdicts import Ints, Status, Verdicts
 
 FINENESS = 256  # radii that a search may return, evenly spaced in their logarithms
+RADIUS_BY = "radius by "  # begins the name of a stage that searches radii, before that of its method
 REACH, DEPTH = 4.0, 1000.0  # the largest of them over the largest eps, and the smallest below the smallest eps
 
 Tried = Callable[[Ints, Ints], Mask]
@@ -112,7 +113,7 @@ class RadiusStage(Stage):
     """
 
     def __init__(self, prover: Prover, eps: Sequence[float], required: Level) -> None:
-        self.name = f"radius by {prover.method.name}"
+        self.name = f"{RADIUS_BY}{prover.method.name}"
         self._prover, self._eps, self._required = prover, np.array(eps), required
         self._grid = radii(eps)
 

@@ -20,7 +20,7 @@ from lipcert.proof.refusal import Refused
 from lipcert.robustness.attack import Attacker
 from lipcert.robustness.attack_stage import AGAIN, FIRST, AttackStage
 from lipcert.robustness.clock import Clock
-from lipcert.robustness.local_stage import LocalStage, RadiusStage
+from lipcert.robustness.local_stage import RADIUS_BY, LocalStage, RadiusStage
 from lipcert.robustness.prover import Ground, Prover
 from lipcert.robustness.settings import Settings
 from lipcert.robustness.stages import Stage
@@ -74,6 +74,14 @@ class Plan:
     steps: tuple[Step, ...]
     view: View | None
     evaluator: Evaluator | None
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Why no local method is run, where the run would have some."""
+        local = [step for step in self.steps if step.kind == "local"]
+        if not local or any(step.included for step in local):
+            return ()
+        return (f"no local method is run: {local[0].reason}",)
 
     def stages(self, settings: Settings, attacker: Attacker | None, clock: Clock) -> list[Stage]:
         """Return the stages behind the global one.
@@ -186,7 +194,7 @@ def _radius_step(step: Step) -> Step:
     reason = "the largest radius of a fine grid that it proves, by bisection"
     cost = f"about nine times: {step.cost}"
     work = None if step.work is None else 9.0 * step.work
-    return Step(f"radius by {step.name}", "radius", reason, step.level, cost, work, step.method)
+    return Step(f"{RADIUS_BY}{step.name}", "radius", reason, step.level, cost, work, step.method)
 
 
 @dataclass(frozen=True)

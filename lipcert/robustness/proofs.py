@@ -10,6 +10,7 @@ kept during it. Each file is checked before it is written.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +35,6 @@ from lipcert.robustness.verdicts import Ints, Status, Verdicts
 FOLDER, SUFFIX = "proofs", ".lipcert"
 AT_ONCE = 16  # samples: as many as a run derives at once; a fixed number, so that every run makes the same files
 
-Saved = tuple[tuple[ProofInfo, ...], tuple[str, ...]]
-
 
 class Proofs:
     """Makes the certificates of a run.
@@ -48,14 +47,14 @@ class Proofs:
     def __init__(self, network: Network, dataset: Dataset, settings: Settings, device: str) -> None:
         self._network, self._dataset, self._settings, self._device = network, dataset, settings, device
 
-    def save(self, verdicts: Verdicts, stages: Sequence[str]) -> Saved:
+    def save(self, verdicts: Verdicts, stages: Sequence[str]) -> tuple[tuple[ProofInfo, ...], str]:
         """Write a certificate for each method and eps (``METHOD-EPS.lipcert``), in place of those that are there.
 
         Args:
             verdicts: of the run. stages: their names.
 
         Returns:
-            The files, and notes for the report: on samples that were not proved again, too, which are in no file.
+            The files, and a note for the report: on samples that were not proved again, too, which are in no file.
             Level of every claim: verified.
 
         Raises:
@@ -65,32 +64,34 @@ class Proofs:
         folder = _emptied(self._settings)
         files, lost = list[ProofInfo](), 0
         try:
-            wanted = _wanted(verdicts, stages, len(self._settings.eps))
-            certifier = SampleCertifier(self._network, self._device) if wanted else None
-            for method, column, rows in wanted if certifier is not None else ():
-                eps = self._settings.eps[column]
-                parts = [
-                    part
-                    for start in range(0, len(rows), AT_ONCE)
-                    for part in self._proved(certifier, method, eps, verdicts.take(rows[start : start + AT_ONCE]))
-                ]
-                sound = [whole for whole in join(parts) if check_local(whole, self._network).valid]
+            for method, column, rows in _wanted(verdicts, stages, len(self._settings.eps)):
                 stem = f"{method.name}-{self._settings.keys[column]}"
+                sound = self._certificates(method, self._settings.eps[column], verdicts.take(rows))
                 made = [_write(whole, folder, stem, method.name, k) for k, whole in enumerate(sound)]
                 lost += len(rows) - sum(file.samples for file in made)
                 files += made
         except Refused as refusal:
             raise InconclusiveError(f"nothing can be verified: {refusal}") from None
-        return tuple(files), _notes(files, lost)
+        return tuple(files), _note(files, lost)
 
-    def _proved(
-        self, certifier: SampleCertifier, method: LocalMethod, eps: float, part: Verdicts
-    ) -> list[LocalCertificate]:
+    @cached_property
+    def _certifier(self) -> SampleCertifier:
+        return SampleCertifier(self._network, self._device)
+
+    def _certificates(self, method: LocalMethod, eps: float, certified: Verdicts) -> list[LocalCertificate]:
+        """Return certificates of samples that the checker accepts, as few as can be."""
+        parts: list[LocalCertificate] = []
+        for start in range(0, len(certified), AT_ONCE):
+            rows = np.arange(start, min(start + AT_ONCE, len(certified)))
+            parts += self._proved(method, eps, certified.take(rows))
+        return [whole for whole in join(parts) if check_local(whole, self._network).valid]
+
+    def _proved(self, method: LocalMethod, eps: float, part: Verdicts) -> list[LocalCertificate]:
         """Return certificates of samples: of those that are proved together, and of others that are proved alone."""
         samples = Samples.of(np.asarray(self._dataset.images[part.index]), part.labels)
         try:
             with full_precision():
-                found = certifier.prove(method, samples, eps, self._settings.norm)
+                found = self._certifier.prove(method, samples, eps, self._settings.norm)
         except (MemoryError, RuntimeError) as error:
             if not ran_out(error):
                 raise
@@ -100,7 +101,7 @@ class Proofs:
             certificates = [] if found.certificate is None else [found.certificate]
         if len(part) > 1:
             for row in np.flatnonzero(left):
-                certificates += self._proved(certifier, method, eps, part.take(np.array([row])))
+                certificates += self._proved(method, eps, part.take(np.array([row])))
         return certificates
 
 
@@ -137,21 +138,16 @@ def _write(certificate: LocalCertificate, folder: Path, stem: str, method: str, 
     assert certificate.samples is not None
     path = folder / f"{stem}{f'-{number + 1}' if number else ''}{SUFFIX}"
     certificate.save(path)
-    return ProofInfo(
-        path=str(path), method=method, eps=certificate.claim.eps, samples=len(certificate.samples.labels)
-    )
+    return ProofInfo(path=str(path), method=method, eps=certificate.claim.eps, samples=len(certificate.samples.labels))
 
 
-def _notes(files: Sequence[ProofInfo], lost: int) -> tuple[str, ...]:
+def _note(files: Sequence[ProofInfo], lost: int) -> str:
+    """Say what stands where, and of how many samples nothing does."""
     count = sum(file.samples for file in files)
-    said = [
-        f"{count} samples that local methods certified stand in {len(files)} files of {FOLDER}/, each at its largest "
-        "eps; `lipcert check` checks them"
-        if files
-        else f"no sample is in {FOLDER}/: local methods certified none"
-        if not lost
-        else f"no sample is in {FOLDER}/"
-    ]
-    if lost:
-        said.append(f"{lost} samples that local methods certified were not proved again and are not in {FOLDER}/")
-    return tuple(said)
+    if not count + lost:
+        return f"{FOLDER}/ is empty: local methods certified no sample"
+    said = f"{FOLDER}/ holds certificates of {count} of the {count + lost} samples that local methods certified"
+    if files:
+        names = ", ".join(f"{Path(file.path).name} ({file.samples})" for file in files)
+        said += f", each at its largest eps: {names}; `lipcert check` checks them"
+    return f"{said}; {lost} were not proved again" if lost else said

@@ -53,6 +53,7 @@ class Settings:
         top_k: how many classes the label has to be among.
         radius: whether local methods raise each sample's certified radius by bisection, too.
         save_adversarial: whether adversarial inputs are written to `folder`.
+        proofs: whether certificates of the samples that local methods certified are written to `folder`.
 
     Raises:
         UsageError: a setting is out of range.
@@ -79,6 +80,7 @@ class Settings:
     top_k: int = 1
     radius: bool = False
     save_adversarial: bool = False
+    proofs: bool = False
 
     def __post_init__(self) -> None:
         eps = tuple(sorted(float(e) for e in self.eps))
@@ -119,7 +121,23 @@ class Settings:
             raise UsageError(f"adversarial inputs go into a folder, after attacks: method '{CASCADE}', and a folder")
         if self.radius and not (self.attacks or self.local_methods):
             raise UsageError(f"radii are searched by local methods: method '{CASCADE}', or one of them")
+        if self.proofs:
+            self._require_proofs()
         self.part()
+
+    def _require_proofs(self) -> None:
+        """Raise UsageError where nothing of this run can become a certificate of samples."""
+        if self.folder is None:
+            raise UsageError("proofs go into a folder: give one")
+        if self.level != Level.VERIFIED.label:
+            raise UsageError(f"proofs are certificates of level {Level.VERIFIED.label}, not {self.level}")
+        if not (self.attacks or self.local_methods):
+            raise UsageError(
+                f"proofs are of samples that local methods certify: method '{CASCADE}', or one of them; what a global "
+                "bound certifies follows from its own certificate"
+            )
+        if self.top_k > 1:
+            raise UsageError("proofs say that a sample keeps its class: they do not go with top_k")
 
     @property
     def keys(self) -> tuple[str, ...]:

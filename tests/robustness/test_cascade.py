@@ -10,6 +10,7 @@ import pytest
 import torch
 from small_networks import chain, labelled, random_chain
 
+from lipcert.bounds.local.certify import SampleCertifier
 from lipcert.bounds.local.method import Crown
 from lipcert.bounds.local.registry import find_local
 from lipcert.bounds.local.view import View
@@ -17,7 +18,7 @@ from lipcert.errors import UsageError
 from lipcert.network.evaluate import evaluate
 from lipcert.network.operators import Elementwise
 from lipcert.proof.claims import Level
-from lipcert.proof.local import Evaluator, Region
+from lipcert.proof.local import Evaluator, Region, Samples
 from lipcert.robustness.attack import Attack, Attacker, distances
 from lipcert.robustness.batches import Batches, ran_out
 from lipcert.robustness.cascade import Cascade
@@ -194,8 +195,11 @@ def test_radii_are_searched_and_hold(case, tmp_path):
     assert searched.mean_certified_radius > plain.mean_certified_radius
     assert searched.certified_count == plain.certified_count
     attacker = Attacker(network, Attack(steps=40, restarts=2), "l2", (-1e3, 1e3))
-    evaluator = Evaluator(network)
-    grid = radii(EPS)
+    certifier, grid = SampleCertifier(network), radii(EPS)
+
+    def holds(one, radius):
+        return certifier.prove(find_local("crown"), Samples.of(images[one], labels[one]), radius).rows.all()
+
     for row in _rows(tmp_path):
         if row["radius"] == 0:
             continue
@@ -203,8 +207,7 @@ def test_radii_are_searched_and_hold(case, tmp_path):
         assert not attacker.run(images[one], labels[one], row["radius"], attempts=range(1))[0].any()
         above = grid[grid > row["radius"]]
         if row["radius"] in grid and len(above):
-            assert (evaluator.crown(Region.around(images[one], row["radius"]), labels[one]) > 0).all()
-            assert not (evaluator.crown(Region.around(images[one], float(above[0])), labels[one]) > 0).all()
+            assert holds(one, row["radius"]) and not holds(one, float(above[0]))
     curve = dict(searched.curve)
     assert all(curve[eps] == searched.certified_accuracy[f"{eps:g}"] for eps in EPS)
 

@@ -46,12 +46,15 @@ def lower_bounds(
     if isinstance(coefficients, Patches):
         pending, begun = send_windows(view, relaxations, start, coefficients)
         if pending.keys() == {0}:
-            return begun + ball.minimum(pending[0].values, pending[0].seen)
-        parts = [windows.split(-(-begun.shape[1] // IN_PARTS)) for windows in pending.values()]
-        ends = (_send_on(view, pull, {k: w.full() for k, w in zip(pending, part, strict=True)}) for part in zip(*parts))
-        return begun + torch.cat([constant + ball.minimum(found) for found, constant in ends], dim=1)
-    found, constant = send_back(view, pull, start, coefficients)
-    return constant + ball.minimum(found)
+            return begun + ball.minimum(pending[0].values, pending[0].seen_by_each)
+        windows = coefficients.top.shape[1]
+        found = []
+        for part in zip(*(w.split(-(-windows // IN_PARTS)) for w in pending.values()), strict=True):
+            ends, constant = _send_on(view, pull, {k: w.full() for k, w in zip(pending, part, strict=True)})
+            found.append((constant + ball.minimum(ends)).reshape(len(ends), -1, part[0].top.shape[1]))
+        return begun + torch.cat(found, dim=2).flatten(1)
+    ends, constant = send_back(view, pull, start, coefficients)
+    return constant + ball.minimum(ends)
 
 
 def send_back(view: View, pull: Pull, start: int, coefficients: Tensor) -> tuple[Tensor, Tensor]:

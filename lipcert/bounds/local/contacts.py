@@ -21,13 +21,16 @@ class Bent(Protocol):
     """What is needed of an activation node; see `lines.Shape`."""
 
     @property
-    def function(self) -> Function: ...
+    def function(self) -> Function:
+        """The activation in torch."""
 
     @property
-    def curve(self) -> Curve: ...
+    def curve(self) -> Curve:
+        """Its bends."""
 
     @property
-    def parameters(self) -> tuple[Tensor, ...]: ...
+    def parameters(self) -> tuple[Tensor, ...]:
+        """Tensors broadcastable to the node."""
 
 
 def intercepts(shape: Bent, low: Tensor, high: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:

@@ -33,7 +33,7 @@ class Patches:
     """Linear functions of an image, each zero outside a window.
 
     Attributes:
-        values: (B, S, C, h, w) coefficients, zero outside the image.
+        values: (B, k S, C, h, w) coefficients, zero outside the image: k sets of functions with the same S windows.
         top, left: (B, S) where each window starts; may be negative.
         shape: (C, H, W) of the image.
     """
@@ -47,9 +47,14 @@ class Patches:
         return Patches(-self.values, self.top, self.left, self.shape)
 
     def both_signs(self) -> Patches:
-        """Return 2 S functions: these, then their negatives."""
-        top, left = (torch.cat([part, part], dim=1) for part in (self.top, self.left))
-        return Patches(torch.cat([self.values, -self.values], dim=1), top, left, self.shape)
+        """Return twice as many functions: these, then their negatives."""
+        return self._like(torch.cat([self.values, -self.values], dim=1))
+
+    @property
+    def _sets(self) -> Tensor:
+        """(B, k, S, C, h, w) coefficients."""
+        samples, windows = self.top.shape
+        return self.values.reshape(samples, -1, windows, *self.values.shape[2:])
 
     @cached_property
     def _places(self) -> tuple[Tensor, Tensor]:
@@ -63,26 +68,29 @@ class Patches:
         return torch.where(inside, places, 0), inside
 
     def split(self, size: int) -> list[Patches]:
-        """Return these functions in parts of at most so many per sample."""
-        parts = zip(*(torch.split(part, size, dim=1) for part in (self.values, self.top, self.left)), strict=True)
-        return [Patches(*part, self.shape) for part in parts]
+        """Return parts with at most so many windows per sample, all functions of each together."""
+        sets, tops, lefts = (
+            torch.split(self._sets, size, dim=2),
+            *(torch.split(e, size, 1) for e in (self.top, self.left)),
+        )
+        return [Patches(v.flatten(1, 2), t, x, self.shape) for v, t, x in zip(sets, tops, lefts, strict=True)]
 
     def masked(self) -> Patches:
         """Return the same with zeros outside the image."""
         inside = self._places[1].reshape(*self.top.shape, 1, *self.values.shape[3:])
-        return self._like(self.values * inside)
+        return self._like((self._sets * inside[:, None]).flatten(1, 2))
 
     def _like(self, values: Tensor) -> Patches:
         """Return functions with other coefficients in the same windows."""
         return Patches(values, self.top, self.left, self.shape)
 
     def full(self) -> Tensor:
-        """Return (B, S, C, H, W) coefficients on the whole image."""
+        """Return (B, k S, C, H, W) coefficients on the whole image."""
         channels, height, width = self.shape
-        places, _ = self._places
-        out = self.values.new_zeros((*self.top.shape, channels, height * width))
-        index = places[:, :, None].expand(-1, -1, channels, -1)
-        return out.scatter_add(3, index, self.values.flatten(3)).reshape(*self.top.shape, *self.shape)
+        sets = self._sets.flatten(4)
+        index = self._places[0][:, None, :, None].expand_as(sets)
+        out = sets.new_zeros((*sets.shape[:3], channels, height * width)).scatter_add(4, index, sets)
+        return out.reshape(*self.values.shape[:2], *self.shape)
 
     def seen(self, image: Tensor) -> Tensor:
         """Return (B, S, C, h, w) what the windows show of images (B, C, H, W); anything where outside."""
@@ -91,13 +99,18 @@ class Patches:
         found = columns[samples[:, None, None], self._places[0]]
         return found.reshape(*self.top.shape, *self.values.shape[3:], self.shape[0]).movedim(4, 2)
 
-    def product(self, image: Tensor) -> Tensor:
-        """Return (B, S) the values of the functions at images (B, C, H, W)."""
-        return self._sum(self.values, image)
+    def seen_by_each(self, image: Tensor) -> Tensor:
+        """Return (B, k S, C, h, w) what the windows of all functions show; see `seen`."""
+        found, sets = self.seen(image).movedim(2, 4), self._sets.shape[1]
+        return torch.cat([found] * sets, dim=1).movedim(4, 2)
 
-    def _sum(self, values: Tensor, image: Tensor) -> Tensor:
-        total: Tensor = (values * self.seen(image)).sum(dim=(2, 3, 4))
-        return total
+    def product(self, image: Tensor) -> Tensor:
+        """Return (B, k S) the values of the functions at images (B, C, H, W)."""
+        return self._sum(self._sets, image)
+
+    def _sum(self, sets: Tensor, image: Tensor) -> Tensor:
+        total: Tensor = (sets * self.seen(image)[:, None]).sum(dim=(3, 4, 5))
+        return total.flatten(1)
 
     def plus(self, other: Patches) -> Patches | None:
         """Return the sum of functions of the same image, or None where windows no longer pay."""
@@ -112,21 +125,21 @@ class Patches:
         return Patches(one + two, top, left, self.shape)
 
     def pull_lines(self, relaxation: Linear) -> tuple[Patches, Tensor] | None:
-        """Return functions of the inputs below these of the outputs of an activation, and constants (B, S).
+        """Return functions of the inputs below these of the outputs of an activation, and constants (B, k S).
 
         None where the lines differ between functions: then they are no image of the batch.
         """
-        lines, constant = relaxation.lines, self.values.new_zeros(self.top.shape)
+        lines, constant, sets = relaxation.lines, self.values.new_zeros(self.values.shape[:2]), self._sets
         if lines.low_slope.shape[1] != 1:
             return None
-        under = self.values.clamp(max=0.0)
+        under = sets.clamp(max=0.0)
         no_low, no_high = relaxation.without_intercepts
         if not no_low:
-            constant = constant + self._sum(self.values - under, lines.low_intercept[:, 0])
+            constant = constant + self._sum(sets - under, lines.low_intercept[:, 0])
         if not no_high:
             constant = constant + self._sum(under, lines.high_intercept[:, 0])
-        rest = self.seen((lines.high_slope - lines.low_slope)[:, 0])
-        return self._like(torch.addcmul(self.values * self.seen(lines.low_slope[:, 0]), under, rest)), constant
+        low, rest = (self.seen(s[:, 0])[:, None] for s in (lines.low_slope, lines.high_slope - lines.low_slope))
+        return self._like(torch.addcmul(sets * low, under, rest).flatten(1, 2)), constant
 
     def pull_conv(self, linear: LinearMap) -> tuple[Patches, Tensor] | None:
         """Return functions of the input of a convolution and constants; None where windows no longer pay."""
@@ -137,7 +150,7 @@ class Patches:
         if not _pays(sizes, linear.source):
             return None
         found = spread(self.values.flatten(0, 1), linear.weight, op.stride, (0, 0), tuple(sizes))
-        values = found.reshape(*self.top.shape, *found.shape[1:])
+        values = found.reshape(*self.values.shape[:2], *found.shape[1:])
         top, left = (
             start * s - before
             for start, s, (before, _) in zip((self.top, self.left), op.stride, op.padding, strict=True)
@@ -164,7 +177,7 @@ def send_windows(
         By node, functions whose sum, with the constants (B, S), is below.
     """
     pending = {start: windows}
-    constant = windows.values.new_zeros(windows.top.shape)
+    constant = windows.values.new_zeros(windows.values.shape[:2])
     while pending:
         index = max(pending)
         found = _pull(view, relaxations, index, pending[index])
@@ -191,7 +204,7 @@ def _pull(
     if index == 0:
         return None
     if isinstance(op, Sum):
-        return [a if sign > 0 else -a for sign in op.signs], a.values.new_zeros(a.top.shape)
+        return [a if sign > 0 else -a for sign in op.signs], a.values.new_zeros(a.values.shape[:2])
     relaxation = relaxations.get(index)
     if isinstance(relaxation, Linear):
         found = a.pull_lines(relaxation)

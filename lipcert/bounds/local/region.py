@@ -114,7 +114,7 @@ class Ball:
             return torch.where(coefficients > 0, low, high)
         c = coefficients.flatten(2)
         if self.norm == "l1":
-            step = torch.zeros_like(c).scatter(2, c.abs().argmax(dim=2, keepdim=True), 1.0) * c.sign()
+            step: Tensor = torch.zeros_like(c).scatter(2, c.abs().argmax(dim=2, keepdim=True), 1.0) * c.sign()
         else:
             step = c / _length(c).clamp(min=torch.finfo(c.dtype).tiny)[..., None]
         step = (self.eps[:, None, None] * step).reshape(coefficients.shape)
@@ -131,11 +131,13 @@ class Ball:
         """
 
         def product(c: Tensor, x: Tensor) -> Tensor:
-            return products(c, x) if seen is None else (c * seen(x)).flatten(2).sum(dim=2)
+            if seen is None:
+                return products(c, x)
+            within: Tensor = (c * seen(x)).flatten(2).sum(dim=2)
+            return within
 
         if self.is_box and self.box is None:
-            spread = torch.linalg.vector_norm(coefficients.flatten(2), ord=1, dim=2)
-            return product(coefficients, self.centre) - self.eps[:, None] * spread
+            return product(coefficients, self.centre) - self.eps[:, None] * _length(coefficients, 1)
         if self.is_box:
             middle, radius = (self.lower + self.upper) / 2, (self.upper - self.lower) / 2
             return product(coefficients, middle) - product(coefficients.abs(), radius)
@@ -143,16 +145,17 @@ class Ball:
         if self.norm == "l1":
             largest: Tensor = coefficients.flatten(2).abs().amax(dim=2)
             return at_centre - self.eps[:, None] * largest
-        c = coefficients.flatten(2)
         if self.box is None:
-            return at_centre - self.eps[:, None] * _length(c)
+            return at_centre - self.eps[:, None] * _length(coefficients)
+        c = coefficients.flatten(2)
         steps = self.lower - self.centre, self.upper - self.centre
         low, high = (step[:, None] if seen is None else seen(step) for step in steps)
         return at_centre + split_minimum(c, low.flatten(2), high.flatten(2), self.eps[:, None])
 
 
-def _length(c: Tensor) -> Tensor:
-    length: Tensor = torch.linalg.vector_norm(c, dim=2)
+def _length(c: Tensor, order: int = 2) -> Tensor:
+    """Return (B, S) norms of (B, S, *shape)."""
+    length: Tensor = torch.linalg.vector_norm(c, ord=order, dim=tuple(range(2, c.ndim)))
     return length
 
 

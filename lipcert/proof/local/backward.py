@@ -7,6 +7,7 @@ at most |da| entry by entry, costs |da|.M at most, M >= |h| from the boxes, and 
 * affine nodes: |a|.charge (see `affine`), and eta for each product that may underflow;
 * activations: a' = a times the slope of the line below where a >= 0, of the line above elsewhere: one rounding each,
   u |a'|.M; the intercepts' product with a, any order, gamma_{n+1} sum |a| |t|;
+* maxima: see `selected`;
 * functions that meet in one node: u |a + a'|.M.
 
 NaN and infinity end as a bound of minus infinity.
@@ -26,7 +27,11 @@ from lipcert.proof.local.arithmetic import below, over, sum_error
 from lipcert.proof.local.boxes import Steps
 from lipcert.proof.local.proposal import Ints
 from lipcert.proof.local.region import Mask
+from lipcert.proof.local.selected import Selected, pull_selections
 from lipcert.proof.local.straight import Lines
+
+Relaxation = Lines | list[Selected]
+"""Linear functions below and above a node: of its entries, or of candidates for maxima."""
 
 
 @dataclass
@@ -68,10 +73,10 @@ class Backward:
     Args of the constructor:
         steps: the network.
         boxes: of all nodes before the one to start from, and of the last target; may grow later.
-        lines: of elementwise nodes, by index; nodes without them count with their boxes only. May grow later.
+        lines: of activation nodes, by index; nodes without them count with their boxes only. May grow later.
     """
 
-    def __init__(self, steps: Steps, boxes: Sequence[Box], lines: Mapping[int, Lines]) -> None:
+    def __init__(self, steps: Steps, boxes: Sequence[Box], lines: Mapping[int, Relaxation]) -> None:
         self._steps, self._boxes, self._lines = steps, boxes, lines
         self._known: dict[int, Float] = {}
         self._charges: dict[int, Float] = {}
@@ -145,7 +150,10 @@ class Backward:
                 parts = np.split(a.reshape(*a.shape[:2], *node.shape), np.cumsum(sizes)[:-1], axis=op.axis + 2)
                 return [np.ascontiguousarray(part).reshape(*a.shape[:2], -1) for part in parts]
             case _ if index in self._lines:
-                return [self._pull_lines(index, a, account)]
+                relaxation = self._lines[index]
+                if isinstance(relaxation, Lines):
+                    return [self._pull_lines(index, relaxation, a, account)]
+                return self._pull_selected(index, relaxation, a, account)
             case _:
                 low, high = (end.reshape(len(a), 1, -1) for end in self._boxes[index])
                 add_product(account, np.maximum(a, 0.0), low)
@@ -167,8 +175,18 @@ class Backward:
             # the error of this product is in the charge, but for underflow
             account.add(a @ step.bias.reshape(-1), np.array(a.shape[2] * TINY))
 
-    def _pull_lines(self, index: int, a: Float, account: Account) -> Float:
-        lines, inner = self._lines[index], self.magnitude(self._steps.nodes[index].inputs[0])
+    def _pull_selected(self, index: int, parts: list[Selected], a: Float, account: Account) -> list[Float | None]:
+        inputs = self._steps.nodes[index].inputs
+        for part in parts:
+            add_product(account, np.maximum(a[..., part.outputs], 0.0), part.low_constant)
+            add_product(account, np.minimum(a[..., part.outputs], 0.0), part.high_constant)
+        found, lost = pull_selections(parts, a, np.concatenate([self.magnitude(i) for i in inputs], axis=1))
+        account.spend(lost)
+        account.watch(found)
+        return list(np.split(found, len(inputs), axis=2))
+
+    def _pull_lines(self, index: int, lines: Lines, a: Float, account: Account) -> Float:
+        inner = self.magnitude(self._steps.nodes[index].inputs[0])
         add_product(account, np.maximum(a, 0.0), lines.low_intercept)
         add_product(account, np.minimum(a, 0.0), lines.high_intercept)
         found = a * np.where(a > 0, lines.low_slope, lines.high_slope)

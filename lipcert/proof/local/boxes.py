@@ -14,7 +14,7 @@ from lipcert.network.graph import Network
 from lipcert.network.operators import Affine, Concat, Elementwise, Extremum, MaxPool, Reshape, Sort, Sum
 from lipcert.proof.local.affine import AffineStep, Box
 from lipcert.proof.local.arithmetic import above, below
-from lipcert.proof.local.straight import STRAIGHT, value_range
+from lipcert.proof.local.curved import has_lines, value_range
 from lipcert.proof.refusal import Refused
 
 
@@ -36,7 +36,7 @@ class Steps:
         self.network, self.nodes = network, network.nodes
         for node in self.nodes[1:]:
             known = isinstance(node.op, (Affine, Sum, Concat, Sort, MaxPool, Extremum))
-            if not known and not (isinstance(node.op, Elementwise) and node.op.name in STRAIGHT):
+            if not known and not (isinstance(node.op, Elementwise) and has_lines(node.op)):
                 raise Refused(f"there is no verified local bound of {node.op.kind} (at '{node.name}')")
         self.affine = {
             index: AffineStep(node, self.nodes[node.inputs[0]].shape) for index, node in network.affine_nodes()

@@ -105,6 +105,6 @@ class Differences(Backward):
     def _add_offset(self, step: AffineStep, a: Float, account: Account) -> None:
         """Constants drop out of differences."""
 
-    def _pull_lines(self, index: int, a: Float, account: Account) -> Float:
+    def _pull_lines(self, index: int, lines: Lines, a: Float, account: Account) -> Float:
         self._noise[index] = a[0][:, self._picks[index]]
-        return super()._pull_lines(index, a, account)
+        return super()._pull_lines(index, lines, a, account)

@@ -19,13 +19,14 @@ from lipcert.proof.claims import Norm
 from lipcert.proof.environment import require_ieee
 from lipcert.proof.local.affine import Box
 from lipcert.proof.local.anchored import margins_by_multipliers
-from lipcert.proof.local.backward import Account, Backward
+from lipcert.proof.local.backward import Account, Backward, Relaxation
 from lipcert.proof.local.boxes import Steps, propagate
+from lipcert.proof.local.curved import lines
 from lipcert.proof.local.margins import differences, margins_on_boxes, rivals
 from lipcert.proof.local.narrowing import improved, is_tight, narrow
 from lipcert.proof.local.proposal import NOTHING, Ints, Proposal, Slopes
 from lipcert.proof.local.region import Region
-from lipcert.proof.local.straight import Lines, lines
+from lipcert.proof.local.selected import selections
 from lipcert.proof.local.surroundings import Surroundings, lipschitz_bounds
 from lipcert.proof.refusal import Refused
 
@@ -107,7 +108,7 @@ class Evaluator:
         return self._settled(best, found, region, labels)
 
     def _crown(
-        self, found: list[Box], relaxed: Mapping[int, Lines], region: Region, labels: Ints, proposal: Proposal
+        self, found: list[Box], relaxed: Mapping[int, Relaxation], region: Region, labels: Ints, proposal: Proposal
     ) -> Float:
         a = differences(labels, self.steps.nodes[-1].size)
         best = margins_on_boxes(self.steps, found, labels)
@@ -130,16 +131,18 @@ class Evaluator:
         box = propagate(self.steps, index, [found[i] for i in self.steps.nodes[index].inputs])
         return around.narrowed(index, box)
 
-    def _narrowed_boxes(self, around: Surroundings, proposal: Proposal) -> tuple[list[Box], dict[int, Lines]]:
-        """Return boxes of all nodes, and lines of all elementwise nodes."""
+    def _narrowed_boxes(self, around: Surroundings, proposal: Proposal) -> tuple[list[Box], dict[int, Relaxation]]:
+        """Return boxes of all nodes, and lines of all activation nodes that have some."""
         region = around.region
-        found, relaxed = [region.ends], dict[int, Lines]()
+        found, relaxed = [region.ends], dict[int, Relaxation]()
         back = Backward(self.steps, found, relaxed)
         read = {i for _, node in self.steps.network.activation_nodes() for i in node.inputs}
         for index, node in enumerate(self.steps.nodes[1:], start=1):
             found.append(self._next(around, found))
             if isinstance(node.op, Elementwise):
                 relaxed[index] = lines(node.op, *found[node.inputs[0]])
+            elif chosen := selections(self.steps.network, index, [found[i] for i in node.inputs]):
+                relaxed[index] = chosen
             if index in read and not is_tight(self.steps, region, index):
                 found[index] = narrow(self.steps, back, region, index, found[index])
             if index in proposal.entries:
@@ -148,8 +151,10 @@ class Evaluator:
                 found[index] = improved(other, region, index, rows, found[index])
         return found, relaxed
 
-    def _with_slopes(self, found: list[Box], relaxed: Mapping[int, Lines], slopes: Slopes) -> dict[int, Lines]:
-        """Return lines of all elementwise nodes so far, some with other slopes."""
+    def _with_slopes(
+        self, found: list[Box], relaxed: Mapping[int, Relaxation], slopes: Slopes
+    ) -> dict[int, Relaxation]:
+        """Return lines of all activation nodes so far, some with other slopes."""
         other = dict(relaxed)
         for index, proposed in slopes.items():
             node = self.steps.nodes[index]

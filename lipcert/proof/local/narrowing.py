@@ -9,9 +9,9 @@ from lipcert.network.operators import Activation, Elementwise
 from lipcert.proof.local.affine import Box
 from lipcert.proof.local.backward import Account, Backward
 from lipcert.proof.local.boxes import Steps
+from lipcert.proof.local.curved import is_bent
 from lipcert.proof.local.proposal import Ints
 from lipcert.proof.local.region import Mask, Region
-from lipcert.proof.local.straight import kinks
 
 BUDGET = 2**27  # bytes for the coefficients of functions sent back at a time
 _COPIES = 12  # arrays of the size of the coefficients that live at once
@@ -70,8 +70,7 @@ def _undecided(steps: Steps, index: int, box: Box) -> Mask:
     for user in steps.network.consumers[index]:
         op = steps.nodes[user].op
         if isinstance(op, Elementwise):
-            for kink in kinks(op):
-                found |= (low < kink) & (kink < high)
+            found |= is_bent(op, low, high)
         elif isinstance(op, Activation):
             found |= high > low
     return found.reshape(len(low), -1)

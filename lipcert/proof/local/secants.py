@@ -15,9 +15,10 @@ import numpy as np
 
 from lipcert.network.enclosure import UNIT, Float
 from lipcert.network.operators import Elementwise
+from lipcert.proof.local import curved
 from lipcert.proof.local.affine import Box
 from lipcert.proof.local.arithmetic import above, below, over, sum_error
-from lipcert.proof.local.straight import kinks, pieces, values
+from lipcert.proof.local.straight import STRAIGHT, kinks, pieces, values
 
 
 @dataclass(frozen=True)
@@ -36,21 +37,29 @@ def anchored_sector(op: Elementwise, centre: Box, box: Box) -> Sector:
     """Return where the secants from the centre to points of the box lie.
 
     Args:
-        op: a piecewise linear activation.
+        op: an activation; of curved ones the slopes on all of the box count, see `curved`.
         centre: bounds (B, *shape) of the values at the samples.
         box: bounds of the values on the regions.
     """
     low, high = np.minimum(box[0], centre[0]), np.maximum(box[1], centre[1])
-    least, most = slopes_between(op, low, high)
-    alpha, beta = np.full(low.shape, np.inf), np.full(low.shape, -np.inf)
-    for start in _ends(op, *centre):
-        for end in _ends(op, low, high):
-            smallest, largest = _secant(op, start, end)
-            alpha, beta = np.minimum(alpha, smallest), np.maximum(beta, largest)
-    alpha, beta = np.maximum(alpha, least), np.minimum(beta, most)
+    if op.name in STRAIGHT:
+        alpha, beta = _secants(op, centre, (low, high))
+    else:
+        alpha, beta = curved.slopes_between(op, low, high)
     middle = alpha + (beta - alpha) / 2
     radius = np.maximum(beta - middle, middle - alpha)
     return Sector(middle, np.where(alpha == beta, 0.0, np.nextafter(radius, np.inf)))
+
+
+def _secants(op: Elementwise, centre: Box, box: Box) -> tuple[Float, Float]:
+    """Return the least and the largest secant; the box holds the centre."""
+    least, most = slopes_between(op, *box)
+    alpha, beta = np.full(least.shape, np.inf), np.full(least.shape, -np.inf)
+    for start in _ends(op, *centre):
+        for end in _ends(op, *box):
+            smallest, largest = _secant(op, start, end)
+            alpha, beta = np.minimum(alpha, smallest), np.maximum(beta, largest)
+    return np.maximum(alpha, least), np.minimum(beta, most)
 
 
 def slopes_between(op: Elementwise, low: Float, high: Float) -> tuple[Float, Float]:

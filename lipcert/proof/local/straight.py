@@ -4,7 +4,7 @@ A line s x + t is below f on [l, u] if t <= f(p) - s p at l, at u and at every k
 admissible, whoever proposed it, and only the intercept is derived: its roundings are counted, and it is rounded down.
 Values of f are those of `network.activations`, which round at most twice, u relative to the result each.
 
-Other activations have no row: their float64 values carry errors of library functions that nobody has proved.
+Curved activations: see `curved`.
 """
 
 from __future__ import annotations
@@ -128,12 +128,17 @@ def _points(op: Elementwise, low: Float, high: Float) -> tuple[Float, Float, Flo
     return x, *values(op, x)
 
 
+def heights(x: Float, y: Float, error: Float, slope: Float) -> Float:
+    """Return lower bounds of y - s x, for values y that may be off by some error."""
+    product = slope * x
+    value = y - product
+    lost = error + product_error(slope, x, product) + sum_error(value)
+    return below(value, np.where(lost == 0, 0.0, round_up(lost)))
+
+
 def _intercept(x: Float, y: Float, error: Float, slope: Float) -> Float:
     """Return lower bounds of min_k y_k - s x_k for points (K, B, 1, n) and slopes (B, S, n)."""
     found = np.full(np.broadcast_shapes(x.shape[1:], slope.shape), np.inf)
     for x_k, y_k, error_k in zip(x, y, error, strict=True):
-        product = slope * x_k
-        value = y_k - product
-        lost = error_k + product_error(slope, x_k, product) + sum_error(value)
-        found = np.minimum(found, below(value, np.where(lost == 0, 0.0, round_up(lost))))
+        found = np.minimum(found, heights(x_k, y_k, error_k, slope))
     return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -46,8 +48,8 @@ def residual_network(seed):
     return builder.build()
 
 
-def _boxes_and_margins(view, share, monkeypatch):
-    monkeypatch.setattr(patches, "_SHARE", share)
+def _boxes_and_margins(view, parts, monkeypatch):
+    monkeypatch.setattr(patches, "IN_PARTS", parts)
     rng = np.random.default_rng(5)
     ball = Ball.around(torch.from_numpy(rng.normal(size=(3, *view.network.input_shape))), 0.2)
     relaxed = relax_network(view, ball)
@@ -57,7 +59,7 @@ def _boxes_and_margins(view, share, monkeypatch):
 @pytest.mark.parametrize("seed", range(4))
 def test_windows_give_what_full_images_give(seed, monkeypatch):
     view = View(residual_network(seed), dtype=torch.float64)
-    full, windows = (_boxes_and_margins(view, share, monkeypatch) for share in (0.0, 100.0))
+    full, windows = (_boxes_and_margins(view, parts, monkeypatch) for parts in (math.inf, 0.0))
     for one, two in zip(full, windows, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-12, atol=1e-12)
 

@@ -17,7 +17,7 @@ from lipcert.bounds.local.region import Ball
 from lipcert.bounds.local.view import View
 from lipcert.errors import UsageError
 from lipcert.network.enclosure import Enclosure
-from lipcert.network.operators import Dense, Elementwise, Scale
+from lipcert.network.operators import Dense, Elementwise, Scale, Sort
 from lipcert.proof.local import Evaluator, Proposal, Region
 from lipcert.proof.refusal import Refused
 from lipcert.testing.build import RELU, chain, dense, exact, matrices, mlp
@@ -79,19 +79,22 @@ def test_no_bound_is_above_a_margin_inside_the_ball(name, norm):
                     assert (rational(bounds[rest]) <= true[rest]).all()
 
 
-@pytest.mark.parametrize("name", [name for name in SERVED if name not in ("maximum and minimum", "MaxMin")])
+@pytest.mark.parametrize("name", SERVED)
 @pytest.mark.parametrize("norm", NORMS)
 def test_the_bound_is_no_lower_than_that_of_crown_but_for_rounding(name, norm):
     evaluator = SERVED[name]
     network, x, labels = _case(evaluator, 3)
-    if not all(isinstance(n.op, Elementwise) for _, n in network.activation_nodes()):
-        pytest.skip("lines of maxima are looser here")
+    ops = [node.op for _, node in network.activation_nodes()]
+    if any(isinstance(node.op, Sort) and node.shape[-1] > 2 for node in network.nodes):
+        pytest.skip("sorting more than two has no lines")
+    curved = any(isinstance(op, Elementwise) and op.name not in EXACT for op in ops)
     ball = Ball.around(torch.from_numpy(x), 0.1, norm)
     view, classes = View(zoo()[name], dtype=torch.float64), torch.from_numpy(labels)
     numerical = Crown().margins(view, ball, classes).numpy()
     verified = evaluator.crown(Region.around(x, 0.1, norm), labels, Crown().propose(view, ball, classes))
     rest = np.isfinite(numerical)
-    room = 1e-9 * (1.0 + np.abs(numerical[rest]).max())
+    # lines of curved activations are derived on cells: they miss the best ones a little
+    room = (1e-4 if curved else 1e-9) * (1.0 + np.abs(numerical[rest]).max())
     if not network.is_exact:
         pytest.skip("intervals of weights are charged")
     assert (verified[rest] >= numerical[rest] - room).all()
@@ -241,8 +244,8 @@ def test_any_slopes_will_do(seed):
 
 
 def test_what_has_no_verified_rule_is_refused_by_name():
-    with pytest.raises(Refused, match="sigmoid"):
-        Evaluator(mlp(matrices(0, 2, 3, 2), Elementwise("sigmoid")))
+    with pytest.raises(Refused, match="sin"):
+        Evaluator(mlp(matrices(0, 2, 3, 2), Elementwise("sin")))
 
 
 @pytest.mark.parametrize("wrong", [{"eps": 0.0}, {"eps": float("nan")}, {"eps": 0.1, "norm": "l3"}])
