@@ -29,7 +29,7 @@ from lipcert.network.readers.onnx.constants import FOLDS
 from lipcert.network.readers.onnx.operators import OPERATORS, reason
 from lipcert.network.readers.torch.walk import HANDLERS
 from lipcert.proof.claims import NORMS
-from lipcert.proof.local.straight import STRAIGHT
+from lipcert.proof.local.curved import has_lines
 from lipcert.proof.subject import subject
 from lipcert.testing.build import RELU, chain, dense, matrices
 from lipcert.testing.zoo import PARAMETERS, zoo
@@ -101,7 +101,7 @@ def activations_table() -> str:
         given = tuple(np.array(p) for p in PARAMETERS.get(name, ()))
         alpha, beta = (float(slope) for slope in slope_interval(Elementwise(name, given)))
         example = ", ".join(f"{p} = {v:g}" for p, v in zip(row.parameters, PARAMETERS.get(name, ()), strict=True))
-        lines = "verified" if name in STRAIGHT else "numerical"
+        lines = "verified" if has_lines(Elementwise(name, given)) else "numerical"
         rows.append([f"`{name}`", f"[{alpha:.6g}, {beta:.6g}]", example or "–", row.needs if example else "–", lines])
     return table(["activation", "slopes", "for the parameters", "parameters need", "linear bounds (CROWN)"], rows)
 

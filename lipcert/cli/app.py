@@ -65,6 +65,7 @@ def build() -> typer.Typer:
 
 def main() -> None:
     """Run the program on the command line's arguments and leave with its exit code."""
+    show.speak_any_tongue()
     sys.exit(run(sys.argv[1:]))
 
 

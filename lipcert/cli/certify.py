@@ -231,6 +231,7 @@ def _settings(options: CertifyOptions) -> dict[str, Any]:
 def _prepare(options: CertifyOptions) -> Path | None:
     """Create the folder of the report before the work begins."""
     from lipcert.report.samples import require_parquet
+    from lipcert.robustness.records import FILE
 
     if options.report is None:
         if options.resume:
@@ -249,6 +250,12 @@ def _prepare(options: CertifyOptions) -> Path | None:
             f"cannot make the folder '{options.report}': {error.strerror}; give --report another place"
         ) from None
     require_writable(options.report, "--report")
+    if not options.resume and (options.report / FILE).exists():
+        show.remark(
+            f"hint: '{options.report}' holds the records of an earlier run, which this one replaces; "
+            "--resume goes on with them",
+            quiet=options.quiet,
+        )
     return options.report
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
@@ -85,7 +86,16 @@ def result(*parts: RenderableType) -> None:
 
 def document(value: Document) -> None:
     """Print one JSON document on stdout."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")  # as JSON is, whatever the terminal speaks
     text(value.model_dump_json(indent=2) + "\n")
+
+
+def speak_any_tongue() -> None:
+    """Let what stdout and stderr cannot spell, such as a sign in ASCII, come out as a question mark."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def text(lines: str) -> None:

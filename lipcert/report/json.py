@@ -14,14 +14,18 @@ from lipcert.results import (
     CompareResult,
     DoctorResult,
     Document,
+    Heading,
     InspectResult,
     PlanResult,
+    RecordLine,
     RegressionReport,
     Report,
     RunsResult,
 )
 
-PUBLISHED: tuple[type[Document], ...] = (
+Kind = type[Document] | type[RecordLine]
+
+PUBLISHED: tuple[Kind, ...] = (
     BoundResult,
     CompareResult,
     Report,
@@ -31,6 +35,7 @@ PUBLISHED: tuple[type[Document], ...] = (
     PlanResult,
     RegressionReport,
     RunsResult,
+    RecordLine,
 )
 
 
@@ -49,24 +54,25 @@ def write_document(path: Path, document: Document) -> None:
     write_text(path, document.model_dump_json(indent=2) + "\n")
 
 
-def schema_id(kind: type[Document]) -> str:
+def schema_id(kind: Kind) -> str:
     """Return the id that documents of this kind carry, such as ``lipcert.bound/v1``."""
-    return str(kind.model_fields["schema_"].default)
+    carrier = Heading if issubclass(kind, RecordLine) else kind
+    return str(carrier.model_fields["schema_"].default)
 
 
-def schema_name(kind: type[Document]) -> str:
+def schema_name(kind: Kind) -> str:
     """Return the file name of the published schema, such as ``bound.v1.json``."""
     return schema_id(kind).removeprefix("lipcert.").replace("/", ".") + ".json"
 
 
-def make_schema(kind: type[Document]) -> dict[str, Any]:
+def make_schema(kind: Kind) -> dict[str, Any]:
     """Return the JSON schema of a kind of document, as it is written by this version."""
     schema = kind.model_json_schema(by_alias=True, mode="serialization")
     identity = schema_id(kind).replace("/", ":").replace("lipcert.", "urn:lipcert:schema:")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": identity, **schema}
 
 
-def published_schema(kind: type[Document]) -> dict[str, Any]:
+def published_schema(kind: Kind) -> dict[str, Any]:
     """Return the schema as published with the package."""
     text = files("lipcert.report").joinpath("schemas", schema_name(kind)).read_text(encoding="utf-8")
     schema: dict[str, Any] = json.loads(text)

@@ -232,11 +232,11 @@ def not_claimed(report: Report) -> list[str]:
 
 def recheck(report: Report) -> list[Step]:
     """Return the commands that check the report's foundations again."""
-    model = shlex.quote(report.model.path)
+    model = shlex.quote(_model_word(report))
     steps = []
     if report.model.sha256 is not None:
         purpose = "The file is the one that was certified: compare with the digest below."
-        steps.append(Step(purpose, f"sha256sum {model}"))
+        steps.append(Step(purpose, f"sha256sum {shlex.quote(report.model.path)}"))
     files = {bound.certificate: bound.quantity for bound in (report.margins, report.bound) if bound is not None}
     for certificate, quantity in reversed(files.items()):
         if certificate is None:
@@ -253,6 +253,13 @@ def recheck(report: Report) -> list[Step]:
     if report.provenance.command is not None:
         steps.append(Step("Everything again, from the start.", report.provenance.command))
     return steps
+
+
+def _model_word(report: Report) -> str:
+    """Return what a command calls the model: its file, with the factory before it where there was one."""
+    path = report.model.path
+    words = shlex.split(report.provenance.command or "")
+    return next((word for word in words if word.endswith(f"@{path}")), path)
 
 
 def _model_options(command: str) -> list[str]:

@@ -22,7 +22,7 @@ from lipcert.bounds.lower import lower_bound
 from lipcert.errors import InconclusiveError, UsageError
 from lipcert.network.graph import Network
 from lipcert.proof.claims import Level
-from lipcert.results import PlanResult, Report
+from lipcert.results import Part, PlanResult, Report
 from lipcert.robustness.adversarial import save_adversarial
 from lipcert.robustness.attack import Attacker
 from lipcert.robustness.baseline import Baseline, hold, read_baseline
@@ -32,7 +32,7 @@ from lipcert.robustness.clock import Clock, Pace
 from lipcert.robustness.data import Dataset, as_dataset, fit
 from lipcert.robustness.exhibits import make_exhibits
 from lipcert.robustness.explanation import plan_document
-from lipcert.robustness.heading import Part, make_heading
+from lipcert.robustness.heading import make_heading
 from lipcert.robustness.hints import hinted
 from lipcert.robustness.journal import Journal
 from lipcert.robustness.plan import Plan, make_plan

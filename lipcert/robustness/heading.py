@@ -1,4 +1,4 @@
-"""What records are about: all of a report that no verdict changes, and the digest that tells runs apart."""
+"""The heading of a run's records, and the digest that tells runs apart."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ import shlex
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-from pydantic import Field, FiniteFloat
 
 from lipcert.bounds.documents import model_info
 from lipcert.network.graph import Network
-from lipcert.results import BoundResult, Count, Document, LevelName, ModelInfo, NormName, Provenance, Seconds
+from lipcert.results import Heading, Provenance
 from lipcert.robustness.basis import Basis
 from lipcert.robustness.data import Dataset
 from lipcert.robustness.settings import Settings
@@ -27,67 +25,6 @@ ARITHMETIC = (
     "bounds, in float64 where those leave a verdict open or the run is small; TF32, reduced precision and "
     "transform convolutions off"
 )
-
-
-class Heading(Document):
-    """The first line of records.
-
-    Attributes:
-        digest: of the network and of the settings that a verdict depends on: batch size, device, shard and time limit
-            are not among them.
-        total: samples of the data, before sharding.
-        level: of a sample that the global bound certifies.
-        attacks: whether attacks are run.
-        stages: names, in the order of `Verdicts.stage`.
-        notes: on the data, the network and the bound.
-    """
-
-    schema_: Literal["lipcert.records/v2"] = Field(default="lipcert.records/v2", alias="schema")
-    digest: str
-    total: Count
-    eps: tuple[FiniteFloat, ...]
-    stages: tuple[str, ...]
-    model: ModelInfo
-    norm: NormName
-    method: str
-    level: LevelName
-    attacks: bool
-    bound: BoundResult
-    margins: BoundResult | None
-    provenance: Provenance
-    notes: tuple[str, ...]
-
-    @property
-    def samples_sha256(self) -> str | None:
-        """Digest of all samples of the data."""
-        return self.provenance.samples_sha256
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The radii as keys of the report's maps."""
-        return tuple(format(e, "g") for e in self.eps)
-
-
-class Part(Document):
-    """What one process did so far; a later line of the same part takes the place of an earlier one.
-
-    Attributes:
-        part: a name that no other process has. started: UTC time, ISO 8601.
-        device: where attacks and local methods ran. shard: of the process, where it had one.
-        samples: that it did. elapsed: seconds since it started. seconds: of each stage.
-        remarks: of the stages on their work.
-        check: CRC-32 of the lines of samples between this line and the last one of its kind.
-    """
-
-    part: str
-    started: str
-    device: str
-    shard: str | None = None
-    samples: Count = 0
-    elapsed: Seconds = 0.0
-    seconds: dict[str, Seconds] = Field(default_factory=dict)
-    remarks: tuple[str, ...] = ()
-    check: Count = 0
 
 
 def make_heading(

@@ -17,8 +17,8 @@ from typing import IO
 import numpy as np
 
 from lipcert.errors import UsageError
+from lipcert.results import Heading, Part
 from lipcert.robustness.data import Dataset
-from lipcert.robustness.heading import Heading, Part
 from lipcert.robustness.merge import SHARDS, merge, read_folder, write_records
 from lipcert.robustness.records import (
     FILE,

@@ -27,7 +27,7 @@ from pydantic import ValidationError
 
 from lipcert.errors import UsageError, one_line
 from lipcert.proof.claims import Level
-from lipcert.robustness.heading import Heading, Part
+from lipcert.results import Heading, Part
 from lipcert.robustness.streams import Images
 from lipcert.robustness.verdicts import NOBODY, Ints, Status, Verdicts
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lipcert.network.enclosure import Float
-from lipcert.results import ClassRow, Histogram, Provenance, Report, StageResult
-from lipcert.robustness.heading import Heading, Part
+from lipcert.results import ClassRow, Heading, Histogram, Part, Provenance, Report, StageResult
 from lipcert.robustness.margins import RADIUS_CAP
 from lipcert.robustness.records import Log
 from lipcert.robustness.stages import certified_share

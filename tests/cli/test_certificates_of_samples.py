@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -67,3 +69,9 @@ def test_what_cannot_be_is_refused_in_one_line(
 ) -> None:
     found = cli(*arguments)
     assert found.code == 2 and why in found.err and found.err.count("\n") == 1 and not found.out
+
+
+def test_comparing_samples_with_data_needs_no_torch() -> None:
+    code = "import sys, lipcert.robustness.belonging; print({'torch', 'scipy', 'cvxpy', 'PIL'} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "set()"

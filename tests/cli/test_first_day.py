@@ -237,3 +237,31 @@ def test_ctrl_c_before_the_first_sample(cli: Any, folder: Path, monkeypatch: pyt
     assert (found.code, found.out) == (130, "")
     assert found.err.count("\n") == 1
     assert "interrupted" in found.err
+
+
+# --- odd places ------------------------------------------------------------------------------------------------
+
+
+def test_a_terminal_without_our_signs_and_json_that_is_utf_8_all_the_same(folder: Path) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    (folder / "dígits.onnx").write_bytes((folder / "digits.onnx").read_bytes())
+    command = (sys.executable, "-m", "lipcert", "inspect", "dígits.onnx")
+    shown = subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=True)
+    assert b"d?gits.onnx" in shown.stdout
+    shown = subprocess.run((*command, "--json"), cwd=folder, env=environment, capture_output=True, check=True)
+    assert json.loads(shown.stdout.decode("utf-8"))["path"] == "dígits.onnx"
+
+
+def test_a_second_run_in_the_same_folder_is_noticed(cli: Any, folder: Path) -> None:
+    run = ("certify", "digits.onnx", "--data", "test.npz", "--eps", "0.5", "--method", "product", "--report", "r")
+    assert "earlier run" not in cli(*run).err
+    assert "hint: 'r' holds the records of an earlier run" in cli(*run).err
+    assert "earlier run" not in cli(*run, "--resume").err
+
+
+def test_a_narrow_terminal_cuts_no_number_off(cli: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lipcert.cli.show.WIDE", 40)
+    outcome = cli("inspect", "digits.onnx")
+    assert outcome.code == 0
+    assert "…" not in outcome.out
+    assert max(map(len, outcome.out.splitlines())) <= 40

@@ -19,8 +19,6 @@ RUN = (
     "0.05",
     "--eps",
     "0.5",
-    "--method",
-    "crown",
     "--device",
     "cpu",
 )
@@ -37,7 +35,8 @@ def place(cli, network, loaded, tmp_path):
 
 
 def _run(cli, out, *more):
-    outcome = cli(*RUN, "--report", out, *more)
+    method = () if "--method" in more else ("--method", "crown")
+    outcome = cli(*RUN, *method, "--report", out, *more)
     assert outcome.code == 0, outcome.err
 
 
@@ -58,7 +57,10 @@ def test_merged_shards_are_one_run(cli, place):
         assert again[name] == outcome.document[name]
     rows = [line.split(",")[0] for line in (place / "both" / "samples.csv").read_text().splitlines()[1:]]
     assert rows == [str(index) for index in range(20)]
-    assert cli(*RUN, "--report", "both", "--resume", "--json").document["certified_count"] == merged.certified_count
+    assert (
+        cli(*RUN, "--method", "crown", "--report", "both", "--resume", "--json").document["certified_count"]
+        == merged.certified_count
+    )
 
 
 def test_missing_samples_are_said(cli, place):

@@ -16,6 +16,7 @@ from junitparser import JUnitXml
 
 from lipcert.cli import app
 from lipcert.report.json import PUBLISHED, published_schema, schema_id
+from lipcert.results import RecordLine
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "digits"
 MODEL, DATA = str(EXAMPLE / "digits.onnx"), str(EXAMPLE / "test.npz")
@@ -52,6 +53,10 @@ def test_what_certify_writes(call: Callable[..., Any], tmp_path: Path) -> None:
     with (folder / "samples.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == found["samples"] == 40
+    lines = [json.loads(line) for line in (folder / "records.jsonl").read_text(encoding="utf-8").splitlines()]
+    judge = jsonschema.Draft202012Validator(published_schema(RecordLine))
+    assert len(lines) > 41 and all(judge.is_valid(line) for line in lines)
+    assert not judge.is_valid({**lines[1], "status": ["proved"] * 2})
     certified = [row for row in rows if row["status@0.25"] == "certified"]
     assert len(certified) == found["certified_count"]["0.25"]
     assert all(float(row["radius"]) >= 0.25 for row in certified)

@@ -5,10 +5,10 @@ Where things are, lowest first; everything is torch, on any device, in float32 o
 * `region`: the ball around each sample (`Ball`), and the least value of linear functions on it.
 * `view`: a network as local methods see it (`View`): its normal form, each affine operator as a `LinearMap`
   (apply, adjoint, magnitudes) from `bounds.torch_linear`. Every affine application of this room goes through it.
-* `curves`, `lines`, `relaxations`, `selections`: linear bounds of activations on a box.
+* `curves`, `contacts`, `lines`, `relaxations`, `selections`: linear bounds of activations on a box.
 * `intervals`: boxes of all nodes by interval propagation and norms.
 * `backward`: linear bounds from any node back to the input, under given relaxations; `patches`: rows of convolutions
-  kept as windows on that way.
+  kept as windows on that way; `products`: their inner products with points; `second_look`: better lines per margin.
 * `margins`: from bounds to margins of the label against every rival.
 * `sectors`, `choices`: slopes of activations on a box; which entries a sorting or a maximum may copy.
 * `masked_norms`, `reaches`, `pruning`: l2 norms without what is constant on the region.

@@ -4,8 +4,8 @@ Lowest first; everything is numpy in float64:
 
 * `arithmetic`: sums with their errors; NaN and infinity spoil one sample, not the batch.
 * `region`: the ball around each sample (`Region`), and the least value of linear functions on it.
-* `straight`: lines below and above piecewise linear activations, for any slopes; `secants`: their slopes seen from the
-  sample.
+* `straight`: lines below and above piecewise linear activations, for any slopes; `functions`, `bends`, `curved`: of
+  curved ones; `selected`: of maxima; `secants`: slopes seen from the sample.
 * `affine`: affine nodes on boxes and on linear functions.
 * `boxes`: interval propagation; `surroundings`: boxes from values at the samples and Lipschitz bounds; `backward`:
   linear functions sent back to the input, and `narrowing` boxes by them; `margins`: from boxes alone.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from lipcert.network.enclosure import Float
-from lipcert.network.operators import Activation, Elementwise
+from lipcert.network.operators import Activation, Elementwise, Reshape
 from lipcert.proof.local.affine import Box
 from lipcert.proof.local.backward import Account, Backward
 from lipcert.proof.local.boxes import Steps
-from lipcert.proof.local.curved import is_bent
+from lipcert.proof.local.curved import is_bent, value_range
 from lipcert.proof.local.proposal import Ints
 from lipcert.proof.local.region import Mask, Region
 
@@ -63,14 +63,23 @@ def _entries(back: Backward, region: Region, index: int, rows: Ints) -> tuple[Fl
     return low, -high
 
 
+def _is_read(steps: Steps, index: int) -> bool:
+    """Whether an activation reads a node, reshaped or not."""
+    users = [(user, steps.nodes[user].op) for user in steps.network.consumers[index]]
+    return any(isinstance(op, Activation) or (isinstance(op, Reshape) and _is_read(steps, user)) for user, op in users)
+
+
 def _undecided(steps: Steps, index: int, box: Box) -> Mask:
-    """Return (B, size) at which entries of a node some activation that reads it is not linear on the box."""
+    """Return (B, size) at which entries of a node a narrower box would make lines of an activation better."""
     low, high = box
     found = np.zeros(low.shape, dtype=np.bool_)
     for user in steps.network.consumers[index]:
         op = steps.nodes[user].op
         if isinstance(op, Elementwise):
             found |= is_bent(op, low, high)
+            if _is_read(steps, user):  # the image of the box is a box that matters too
+                least, most = value_range(op, low, high)
+                found |= least < most
         elif isinstance(op, Activation):
             found |= high > low
     return found.reshape(len(low), -1)

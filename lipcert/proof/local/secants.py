@@ -1,6 +1,7 @@
-r"""Secants of piecewise linear activations, seen from the values at the samples, with every rounding counted.
+r"""Secants of activations, seen from the values at the samples, with every rounding counted.
 
-Let z be in [c, c'], z' in a box that holds it, z' != z. Along a piece of f that does not hold z, the secant
+Let z be in [c, c'], z' in a box that holds it, z' != z. Of a curved activation all slopes on the box count (`curved`).
+Of a piecewise linear one: along a piece of f that does not hold z, the secant
 (f(z') - f(z)) / (z' - z) is monotone in z'; along the one that holds z, it is the slope of the piece, which the secant
 to one of its ends has too. So the extreme secants over z' are those to ends of the box and to kinks inside; and over z,
 by the same argument, those from c, c' and kinks between them. A secant is a mean of the slopes between its points,

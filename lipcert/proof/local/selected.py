@@ -8,7 +8,7 @@ Above: y <= sum_j w_j x_j + t for any weights w, if t is at least the largest va
   convex, so at l_1 or at u_1.
 
 So only t is derived, rounded up. The weights are those of `bounds.local.selections`. A minimum is -max(-x). Every
-entry is the k-th candidate of at most one output: at most as many coefficients meet in an entry as there are candidates.
+entry is the k-th candidate of at most one output: no more coefficients meet in an entry than there are candidates.
 """
 
 from __future__ import annotations
