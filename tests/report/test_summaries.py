@@ -146,3 +146,14 @@ def test_the_check_command_names_the_same_network() -> None:
     steps = wording.recheck(report.model_copy(update={"bound": bound, "provenance": provenance}))
     (check,) = [step.command for step in steps if "lipcert check" in step.command]
     assert check.endswith("--mean 0.13 --std=0.31")
+
+
+def test_the_commands_name_the_factory_where_there_was_one() -> None:
+    report = make_report(20)
+    model = report.model.model_copy(update={"path": "w.pth", "sha256": "0" * 64})
+    command = "lipcert certify nets:build@w.pth --data d.npz --eps 0.5"
+    provenance = report.provenance.model_copy(update={"command": command})
+    steps = wording.recheck(report.model_copy(update={"model": model, "provenance": provenance}))
+    checks = [step.command for step in steps if step.command.startswith("lipcert check")]
+    assert checks and all(check.split()[3] == "nets:build@w.pth" for check in checks)
+    assert steps[0].command == "sha256sum w.pth"
