@@ -12,7 +12,7 @@ from lipcert.cli import show
 from lipcert.cli.command import Command
 from lipcert.cli.completion import CERTIFY, one_of
 from lipcert.cli.gate import REQUIREMENT_NOT_MET, Gate
-from lipcert.cli.options import Norm, real, require_writable
+from lipcert.cli.options import Norm, real, reals, require_writable
 from lipcert.cli.progress import Tracker, tracked
 from lipcert.errors import UsageError
 
@@ -55,6 +55,9 @@ class CertifyOptions(Gate):
         list[str], typer.Option(metavar="E", help="Radius in raw input units, such as 0.5 or 8/255; repeatable.")
     ]
     norm: Annotated[Norm, typer.Option(help="How the change of an input is measured.")] = "l2"
+    box: Annotated[
+        str | None, typer.Option(metavar="LOW,HIGH", help="Only inputs with all entries between, such as 0,1.")
+    ] = None
     method: Annotated[
         str,
         typer.Option(
@@ -224,8 +227,17 @@ def _settings(options: CertifyOptions) -> dict[str, Any]:
     names = "norm method level arithmetic time_limit budget_per_sample radius top_k device batch_size shard certificate"
     found: dict[str, Any] = {"eps": [real(text, "--eps") for text in options.eps]}
     found |= {name: getattr(options, name) for name in names.split()}
+    if options.box is not None:
+        found["box"] = _box(options.box)
     Settings(**found)
     return found
+
+
+def _box(text: str) -> tuple[float, float]:
+    ends = reals(text, "--box")
+    if len(ends) != 2:
+        raise UsageError(f"--box takes two numbers, LOW,HIGH such as 0,1, not '{text}'")
+    return ends[0], ends[1]
 
 
 def _prepare(options: CertifyOptions) -> Path | None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 FOR_CLASSES = (
     *("require", "baseline", "annotate", "sarif"),
-    *("certificate", "radius", "save_adversarial", "proofs", "shard", "resume", "explain", "top_k"),
+    *("certificate", "radius", "save_adversarial", "proofs", "shard", "resume", "explain", "top_k", "box"),
 )
 FOR_SAMPLES = ("method", "arithmetic", "time_limit", "budget_per_sample", "figures", "parquet")
 FOR_NUMBERS = ("per_input", "output_scale", "output_offset")

@@ -107,8 +107,13 @@ def claim(report: Report) -> str:
     return (
         f"Of {numbers.count(report.samples)} samples, {_listed(shares)} are classified correctly by the network "
         f"{report.model.weights_digest[:12]} and {word}, at level {report.level}, to keep the right class for every "
-        f"input whose {norm} distance to the sample is at most ε."
+        f"input whose {norm} distance to the sample is at most ε{_inside(report)}."
     )
+
+
+def _inside(report: Report) -> str:
+    box = report.provenance.settings.get("box")
+    return f" and whose entries lie in [{box}]" if box else ""
 
 
 def bound_claim(report: Report) -> str:

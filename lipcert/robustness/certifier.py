@@ -97,7 +97,7 @@ def certify(
     baseline = None if chosen.baseline is None else read_baseline(chosen.baseline)
     requirements = _requirements(chosen, baseline)
     network = _as_classifier(given, chosen)
-    dataset = hinted(network, _fitting(network, as_dataset(data, scale, limit)), chosen.eps, chosen.norm, say)
+    dataset = hinted(network, _fitting(network, as_dataset(data, scale, limit), chosen), chosen.eps, chosen.norm, say)
     if baseline is not None:
         baseline.require_samples(requirements, dataset.digest, chosen.shard)
     own = processes.share(chosen)
@@ -142,7 +142,7 @@ def explain(
     """
     chosen = _settings(settings)
     network = _as_classifier(network, chosen)
-    dataset = _fitting(network, as_dataset(data, scale, limit))
+    dataset = _fitting(network, as_dataset(data, scale, limit), chosen)
     device = pick_device(chosen.device)
     plan = make_plan(network, chosen, device)
     samples = len(_shard(chosen, len(dataset)))
@@ -211,10 +211,16 @@ def _bound(given: Network, network: Network, chosen: Settings) -> Basis:
     return make_basis(network, replace(chosen, folder=None, resume=False, save_adversarial=False))
 
 
-def _fitting(network: Network, dataset: Dataset) -> Dataset:
+def _fitting(network: Network, dataset: Dataset, chosen: Settings) -> Dataset:
     if network.nodes[-1].size == 2 and network.nodes[-1].name == LOGITS and dataset.labels.max() > 1:
         raise UsageError("the network has a single output: labels are 0 and 1; for numbers, use --task regression")
-    return fit(dataset, network.input_shape, network.nodes[-1].size)
+    fitted = fit(dataset, network.input_shape, network.nodes[-1].size)
+    if chosen.box is None:
+        return fitted
+    (low, high), (least, most) = fitted.box, chosen.box
+    if low < least or high > most:
+        raise UsageError(f"the inputs lie in [{low:g}, {high:g}], which is not inside the box [{least:g}, {most:g}]")
+    return replace(fitted, box=chosen.box)
 
 
 def _shard(chosen: Settings, total: int) -> Ints:

@@ -92,7 +92,7 @@ class Plan:
         found: list[Stage] = []
         ground = None
         if self.view is not None:
-            ground = Ground(self.view, settings.norm, settings.top_k, self.evaluator, clock)
+            ground = Ground(self.view, settings.norm, settings.top_k, self.evaluator, clock, settings.box)
         for step in self.steps:
             if step.kind == "attack" and step.included and attacker is not None:
                 tries = range(1) if step.name == FIRST else range(1, settings.attack.restarts)

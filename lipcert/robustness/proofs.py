@@ -91,7 +91,7 @@ class Proofs:
         samples = Samples.of(np.asarray(self._dataset.images[part.index]), part.labels)
         try:
             with full_precision():
-                found = self._certifier.prove(method, samples, eps, self._settings.norm)
+                found = self._certifier.prove(method, samples, eps, self._settings.norm, self._settings.box)
         except (MemoryError, RuntimeError) as error:
             if not ran_out(error):
                 raise

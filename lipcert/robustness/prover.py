@@ -68,7 +68,7 @@ class Ground:
     """What proofs of one run have in common.
 
     Attributes:
-        view: the network. norm: of the balls.
+        view: the network. norm: of the balls. box: that cuts them, or None.
         rank: of the rival that must stay below the label: 1, every one; k, all but k - 1 (`--top-k`).
         evaluator: derives what a method proves, at level verified; None where that is not asked for.
         clock: of the run; nothing is proved when it has expired.
@@ -79,6 +79,7 @@ class Ground:
     rank: int = 1
     evaluator: Evaluator | None = None
     clock: Clock | None = None
+    box: tuple[float, float] | None = None
 
 
 class Prover:
@@ -178,7 +179,7 @@ class Prover:
                 proposal = self.method.propose(self._ground.view, *self._placed(balls))
         if proposal is None:
             return np.full((len(balls), 2), [-np.inf, 0.0])
-        region = Region.around(balls.images, float(balls.eps[0]), self._ground.norm)
+        region = Region.around(balls.images, float(balls.eps[0]), self._ground.norm, self._ground.box)
         try:
             return self._summed_up(self.method.verified_margins(evaluator, region, balls.labels, proposal))
         except Refused as refusal:
@@ -192,6 +193,5 @@ class Prover:
         """Return the balls and the labels, where the view is."""
         centre = self._ground.view.place(torch.from_numpy(balls.images))
         radii = torch.from_numpy(balls.eps).to(self._ground.view.device)
-        return Ball.around(centre, radii, self._ground.norm), torch.from_numpy(balls.labels).to(
-            self._ground.view.device
-        )
+        labels = torch.from_numpy(balls.labels).to(self._ground.view.device)
+        return Ball.around(centre, radii, self._ground.norm, self._ground.box), labels

@@ -26,6 +26,8 @@ class Settings:
     Attributes:
         eps: radii, in raw input units; kept in ascending order.
         norm: norm of the ball.
+        box: least and largest value that an input may have: verdicts are then about the ball inside the box; or None
+            for the whole ball. Only local methods prove more by it; attacks stay inside.
         method: ``cascade`` (global bound, attacks, and local methods from cheap to expensive, see `plan`), ``global``
             (the global bound alone), the name of a method for the global bound (alone), or of a local method (behind
             the product bound).
@@ -61,6 +63,7 @@ class Settings:
 
     eps: tuple[float, ...]
     norm: Norm = "l2"
+    box: tuple[float, float] | None = None
     method: str = CASCADE
     level: str = "verified"
     quantity: Quantity = "margins"
@@ -99,6 +102,8 @@ class Settings:
             raise UsageError(f"there is no method '{self.method}': {suggestion(self.method, methods)}")
         if self.norm not in NORMS:
             raise UsageError(f"there is no norm '{self.norm}': one of {', '.join(NORMS)}")
+        if self.box is not None and not -math.inf < self.box[0] < self.box[1] < math.inf:
+            raise UsageError(f"the input box [{self.box[0]}, {self.box[1]}] is empty or not finite")
         if self.quantity not in QUANTITIES:
             raise UsageError(f"there is no quantity '{self.quantity}': one of {', '.join(QUANTITIES)}")
         levels = [level.label for level in Level if level > Level.ESTIMATE]
@@ -185,6 +190,7 @@ class Settings:
         return {
             "eps": ", ".join(map(repr, self.eps)),
             "norm": self.norm,
+            "box": None if self.box is None else f"{self.box[0]!r}, {self.box[1]!r}",
             "method": self.method,
             "level": self.level,
             "arithmetic": self.arithmetic,

@@ -67,7 +67,9 @@ def test_the_page_lists_the_files(modules: dict[str, Path]) -> None:
 def test_the_page_lists_the_reasons_and_the_rules() -> None:
     page = PAGE.read_text(encoding="utf-8")
     assert between(page, "reasons") == reasons_table(), REMEDY
-    assert set(re.findall(r"^\| `([\w-]+/v\d+)` \|", page, flags=re.MULTILINE)) == set(RULES) | set(EXACT) | set(LOCAL_RULES)
+    assert set(re.findall(r"^\| `([\w-]+/v\d+)` \|", page, flags=re.MULTILINE)) == set(RULES) | set(EXACT) | set(
+        LOCAL_RULES
+    )
 
 
 def test_reasons_are_one_line_with_a_code_of_their_own() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from small_networks import random_chain
 
 from lipcert.robustness.certifier import certify
-from lipcert.testing import random_chain
 
 
 @pytest.mark.parametrize(("activation", "said"), [("sin", True), ("relu", False)])
