@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from lipcert.proof.claims import Quantity
 from lipcert.proof.reasons import Malformed
 from lipcert.proof.subject import subject
 from lipcert.testing.mutations import files, models, witnesses
-from lipcert.testing.mutations.case import Case, Mutation
+from lipcert.testing.mutations.case import Case, Filed, Mutation, Rng
 from lipcert.testing.truth import jacobians_of, lower_bound
 
 Fate = Literal["rejected", "harmless", "false", "split", "crashed"]
@@ -54,8 +54,15 @@ class Mutant:
 
 def mutants(case: Case, seed: int, rounds: int) -> Iterator[Mutant]:
     """Yield `rounds` mutants of every kind that applies; the same seed yields the same."""
+    return mutated(case, MUTATIONS, seed, rounds)
+
+
+def mutated(
+    case: Filed, mutations: Mapping[str, Callable[[Any, Rng], tuple[bytes, Network] | None]], seed: int, rounds: int
+) -> Iterator[Mutant]:
+    """Yield what `mutants` does, by any mutations."""
     original = case.content
-    for number, (kind, mutate) in enumerate(MUTATIONS.items()):
+    for number, (kind, mutate) in enumerate(mutations.items()):
         rng = np.random.default_rng((seed, number))
         for _ in range(rounds):
             made = mutate(case, rng)

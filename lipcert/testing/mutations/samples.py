@@ -20,7 +20,7 @@ from lipcert.proof.local import LOCAL_RULES, BallClaim, LocalCertificate, Sample
 from lipcert.proof.reasons import Malformed
 from lipcert.testing.mutations import files, models
 from lipcert.testing.mutations.case import Rng, pick
-from lipcert.testing.mutations.fates import Fate, Mutant
+from lipcert.testing.mutations.fates import Fate, Mutant, mutated
 from lipcert.testing.mutations.witnesses import changed, changed_array, changed_number
 
 POINTS = 200  # of each ball, where a wrong class is looked for
@@ -131,13 +131,7 @@ MUTATIONS: Mapping[str, Mutation] = {
 
 def mutants(case: SamplesCase, seed: int, rounds: int) -> Iterator[Mutant]:
     """Yield `rounds` mutants of every kind that applies; the same seed yields the same."""
-    original = case.content
-    for number, (kind, mutate) in enumerate(MUTATIONS.items()):
-        rng = np.random.default_rng((seed, number))
-        for _ in range(rounds):
-            made = mutate(case, rng)
-            if made is not None and (made[0] != original or made[1] is not case.network):
-                yield Mutant(kind, *made)
+    return mutated(case, MUTATIONS, seed, rounds)
 
 
 def fate_of(mutant: Mutant) -> Fate:
