@@ -139,7 +139,7 @@ class Enclosure:
         if self.rad is None:
             return np.abs(self.mid)
         with np.errstate(over="ignore"):
-            return round_up(np.abs(self.mid) + self.rad, 1)
+            return np.nextafter(np.abs(self.mid) + self.rad, np.inf)
 
     def map(self, move: Callable[[Float], Any]) -> Enclosure:
         """Apply a function that only moves entries (reshape, transpose, slice, broadcast)."""
