@@ -16,7 +16,7 @@ from lipcert.errors import InconclusiveError
 from lipcert.network.enclosure import Float
 from lipcert.proof.inequality import Blocks, assemble, group, output_groups
 from lipcert.proof.lifted import Lifted
-from lipcert.proof.rules.multipliers import Multipliers, proves
+from lipcert.proof.rules.multipliers import Multipliers, holds
 
 LARGEST = 2.0**1000  # inverse squares beyond it are of no use
 ROOM = (1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)  # relative room on F, tried in turn
@@ -32,10 +32,11 @@ def propose_target(
     Raises:
         InconclusiveError: nothing can be proved with these multipliers.
     """
-    best = largest_target(lifted, assemble(lifted, multipliers))
+    blocks = assemble(lifted, multipliers)
+    best = largest_target(lifted, blocks)
     for room in ROOM:
         target = best * (1.0 - room)
-        if proves(lifted, multipliers, target):
+        if holds(blocks, lifted, target):
             witness = {"multipliers": np.concatenate(multipliers), "inverse_square": np.array([target * (1.0 - room)])}
             return Proposal(Multipliers.id, witness, solver, notes)
     raise InconclusiveError("no bound can be proved with the multipliers that were found")

@@ -55,7 +55,7 @@ def margins(relaxed: Relaxed, labels: Tensor, steps: int, slopes: Slopes = from_
         return found
     part, rows = relaxed.take(open_), differences(relaxed.view, labels[open_])
     setting = _setting(part, rows, slopes)
-    at_centre = (rows.flatten(2) @ setting.centre[-1].flatten(1)[..., None])[..., 0].double()
+    at_centre = setting.at_centre
     goal = Positive(at_centre, setting.eps)
     better = at_centre - setting.eps[:, None] * constants(setting, goal, steps)
     found[open_] = torch.fmax(found[open_], better.to(found.dtype))
@@ -69,7 +69,7 @@ def propose(relaxed: Relaxed, labels: Tensor, steps: int) -> Proposal:
     """
     rows = differences(relaxed.view, labels)
     setting = _setting(relaxed, rows, from_centre)
-    at_centre = (rows.flatten(2) @ setting.centre[-1].flatten(1)[..., None])[..., 0].double()
+    at_centre = setting.at_centre
     goal = Together(at_centre, setting.eps)
     found = search(setting, goal, steps)
     sets = [_spread(relaxed.view, logs, torch.arange(len(labels)), len(labels)) for logs in found.logs]

@@ -93,6 +93,11 @@ class LocalMethod(ABC):
         """Return (B, classes - 1) bounds for the rivals in order; numbers that are not finite prove nothing."""
 
 
+def layer_norms(view: View, ball: Ball) -> dict[int, float]:
+    """Return `View.norms` where the norm of the balls needs them, which linf balls do not."""
+    return {} if ball.norm == "linf" else view.norms
+
+
 class Intervals(LocalMethod):
     """Interval propagation with norms."""
 
@@ -120,7 +125,7 @@ class Crown(LocalMethod):
         better = look_twice(view, ball, relaxed.relaxations, differences(view, labels))[1]
         pairs = {i: (found.lines.low_slope, found.lines.high_slope) for i, found in better.items()}
         slopes = {i: (low.cpu().double().numpy(), high.cpu().double().numpy()) for i, (low, high) in pairs.items()}
-        return Proposal(slopes, norms={} if ball.norm == "linf" else view.norms)
+        return Proposal(slopes, norms=layer_norms(view, ball))
 
     def _margins(self, view: View, ball: Ball, labels: Tensor) -> Tensor:
         return crown.best_margins(crown.relax_network(view, ball), labels)
@@ -143,7 +148,7 @@ class AlphaCrown(Crown):
     @torch.no_grad()
     def propose(self, view: View, ball: Ball, labels: Tensor) -> Proposal:
         """Return the optimised slopes."""
-        return replace(alpha_crown.propose(view, ball, labels, self.steps), norms=view.norms)
+        return replace(alpha_crown.propose(view, ball, labels, self.steps), norms=layer_norms(view, ball))
 
     def _margins(self, view: View, ball: Ball, labels: Tensor) -> Tensor:
         return alpha_crown.margins(alpha_crown.tightened(view, ball, self.steps), labels, self.steps)

@@ -57,6 +57,11 @@ class Setting:
         """Sectors of all activation nodes."""
         return sectors_of(self.view, self.slopes, self.boxes, self.centre)
 
+    @property
+    def at_centre(self) -> Tensor:
+        """(B, S) values of the functions at the samples, float64."""
+        return (self.rows.flatten(2) @ self.centre[-1].flatten(1)[..., None])[..., 0].double()
+
     def model(self) -> NoiseModel:
         """Return the noise model of the functions."""
         return noise_model(self.view, self.sectors, len(self.view.nodes) - 1, self.rows)

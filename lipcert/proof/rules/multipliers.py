@@ -30,7 +30,7 @@ from lipcert.network.enclosure import Float
 from lipcert.network.graph import Network
 from lipcert.proof.certificate import Witness
 from lipcert.proof.claims import Norm
-from lipcert.proof.inequality import add_output, assemble, group
+from lipcert.proof.inequality import Blocks, add_output, assemble, group
 from lipcert.proof.lifted import Lifted, lift
 from lipcert.proof.psd import is_psd
 from lipcert.proof.refusal import Refused
@@ -77,10 +77,16 @@ def read_witness(lifted: Lifted, witness: Witness) -> tuple[list[Float], float]:
 
 def proves(lifted: Lifted, multipliers: list[Float], target: float) -> bool:
     """Whether Z(multipliers, target) >= 0 can be proved, every rounding error counted."""
+    with np.errstate(all="ignore"):
+        return holds(assemble(lifted, multipliers), lifted, target)
+
+
+def holds(blocks: Blocks, lifted: Lifted, target: float) -> bool:
+    """Whether Z >= 0 can be proved at a target, given Z without its last term (see `assemble`), which is kept."""
     with np.errstate(all="ignore"):  # what is not finite is refused
-        blocks = assemble(lifted, multipliers)
-        add_output(blocks, lifted, target)
+        whole = dict(blocks)
+        add_output(whole, lifted, target)
         try:
-            return is_psd(*group(blocks, lifted))
+            return is_psd(*group(whole, lifted))
         except Refused:
             return False
