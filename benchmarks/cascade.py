@@ -23,7 +23,7 @@ import lipcert
 from benchmarks.networks.manifest import open_network
 from lipcert.network import Network
 from lipcert.robustness.attack import Attack, Attacker
-from lipcert.robustness.merge import read_folder
+from lipcert.robustness.records.merge import read_folder
 from lipcert.robustness.verdicts import Status
 
 NETWORKS: dict[str, tuple[float, ...]] = {

@@ -35,7 +35,7 @@ from lipcert.bounds.engine import bound
 from lipcert.errors import LipcertError
 from lipcert.network.readers.onnx.file import read_onnx
 from lipcert.proof import Certificate, check
-from lipcert.robustness.data import load_data
+from lipcert.robustness.data.dataset import load_data
 from lipcert.testing.build import matrices, mlp
 
 Edit = tuple[str, float, int]

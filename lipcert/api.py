@@ -168,7 +168,7 @@ def certify(
     Args:
         network: from `load`, or a model that `load` reads, such as an ``nn.Module`` in eval mode.
         data: the path of an ``.npz`` file, ``(images, labels)`` arrays, a torch ``DataLoader`` or ``Dataset``, or any
-            other form that `lipcert.robustness.data.as_dataset` reads.
+            other form that `lipcert.robustness.data.dataset.as_dataset` reads.
         eps: one radius or several, in raw input units.
         norm: norm of the ball.
         input_shape: per-sample shape, where the model does not say it and it is not that of the images.
@@ -177,7 +177,7 @@ def certify(
     Level of the result: verified by default; said in the report.
     """
     from lipcert.robustness import certifier
-    from lipcert.robustness.data import as_dataset
+    from lipcert.robustness.data.dataset import as_dataset
 
     if _is_network(network):
         known = network
@@ -206,8 +206,8 @@ def check(
         network: from `load`, or a model that `load` reads, such as an ``nn.Module`` with its `input_shape`.
         input_shape: per-sample shape, where the model does not say it.
         engine: ``float64`` with a-priori error bounds, or ``exact``: ball arithmetic, for small to medium sizes.
-        data: that a certificate of samples has to be about, see `lipcert.robustness.belonging.check_on`; needed where
-            only their digest is stored with it.
+        data: that a certificate of samples has to be about, see `lipcert.robustness.data.belonging.check_on`;
+            needed where only their digest is stored with it.
         scale: factor on the numbers of `data`; default 1/255 for uint8, 1 for everything else.
         requirements: expressions about the ``bound`` that is claimed, such as ``"bound <= 1.05 * baseline"``.
         baseline: path of the JSON document of an earlier result, where a requirement speaks of it.
@@ -270,7 +270,7 @@ def _check_samples(
 
     if data is None:
         return check_local(certificate, network, engine=engine), certificate.samples
-    from lipcert.robustness.belonging import check_on
+    from lipcert.robustness.data.belonging import check_on
 
     return check_on(certificate, network, engine, data, scale)
 

@@ -25,7 +25,7 @@ from lipcert.network.readers.onnx.file import read_onnx
 from lipcert.network.readers.torch.archive import check_archive
 from lipcert.network.readers.torch.weights import load_into, read_weights
 from lipcert.proof import Certificate
-from lipcert.robustness.data import load_data
+from lipcert.robustness.data.dataset import load_data
 
 EXAMPLES = {"pt2-members": 8, "onnx": 80, "onnx-graph": 80, "onnx-moves": 80}
 places = st.floats(0.0, 1.0, exclude_max=True)

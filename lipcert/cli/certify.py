@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from lipcert.results import Report
-    from lipcert.robustness.data import Dataset
-    from lipcert.robustness.processes import Processes
+    from lipcert.robustness.data.dataset import Dataset
+    from lipcert.robustness.records.processes import Processes
 
 _RUN = "Run"
 _NUMBERS = "Regression"
@@ -151,7 +151,7 @@ def run(options: CertifyOptions) -> int:
     from lipcert.cli.regression import refuse_numbers, run_regression
     from lipcert.report.alerts import report_alerts
     from lipcert.report.markdown import report_markdown
-    from lipcert.robustness.processes import joined
+    from lipcert.robustness.records.processes import joined
 
     if options.task == "regression":
         return run_regression(options, _prepare(options))
@@ -214,7 +214,7 @@ def _explain(options: CertifyOptions) -> int:
 
 
 def _data(options: CertifyOptions) -> Dataset:
-    from lipcert.robustness.data import load_data
+    from lipcert.robustness.data.dataset import load_data
 
     scale = None if options.scale is None else real(options.scale, "--scale")
     return load_data(options.data, scale, options.limit)
@@ -243,7 +243,7 @@ def _box(text: str) -> tuple[float, float]:
 def _prepare(options: CertifyOptions) -> Path | None:
     """Create the folder of the report before the work begins."""
     from lipcert.report.samples import require_parquet
-    from lipcert.robustness.records import FILE
+    from lipcert.robustness.records.lines import FILE
 
     if options.report is None:
         if options.resume:

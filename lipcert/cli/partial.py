@@ -17,8 +17,8 @@ def write_partial(folder: Path) -> Path | None:
     """
     from lipcert.report.html import report_page
     from lipcert.report.json import write_document, write_text
-    from lipcert.robustness.merge import merge, missing, ranges, read_folder
-    from lipcert.robustness.records import FILE
+    from lipcert.robustness.records.lines import FILE
+    from lipcert.robustness.records.merge import merge, missing, ranges, read_folder
     from lipcert.robustness.summary import make_report
 
     try:

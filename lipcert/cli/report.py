@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from lipcert.results import RunRow, RunsResult
-    from lipcert.robustness.records import Log
+    from lipcert.robustness.records.lines import Log
     from lipcert.robustness.requirements import Requirement
 
 NAME = "report"
@@ -55,8 +55,8 @@ def merge_shards(options: MergeOptions) -> int:
     """Make one report of the records of several shards; in any order, and as often as wanted."""
     from lipcert.cli.certify import summary, write_faces
     from lipcert.report.samples import require_parquet
-    from lipcert.robustness.merge import merge, missing, ranges, write_records
-    from lipcert.robustness.records import FILE
+    from lipcert.robustness.records.lines import FILE
+    from lipcert.robustness.records.merge import merge, missing, ranges, write_records
     from lipcert.robustness.requirements import measured
     from lipcert.robustness.summary import make_report
 
@@ -84,7 +84,7 @@ def merge_shards(options: MergeOptions) -> int:
 
 def compare_reports(options: CompareOptions) -> int:
     """Set the reports of several runs side by side: other models, methods or settings on the same samples."""
-    from lipcert.robustness.runs import compare_runs
+    from lipcert.robustness.records.runs import compare_runs
 
     require_folder(options.html, "--html")
     result = compare_runs(options.folders)
@@ -143,8 +143,8 @@ def _cell(row: RunRow, key: str) -> str:
 
 
 def _records(folder: Path) -> Sequence[Log]:
-    from lipcert.robustness.merge import read_folder
-    from lipcert.robustness.records import FILE
+    from lipcert.robustness.records.lines import FILE
+    from lipcert.robustness.records.merge import read_folder
 
     if not folder.is_dir():
         raise UsageError(f"there is no folder '{folder}'")

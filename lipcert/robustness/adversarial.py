@@ -12,7 +12,7 @@ import numpy as np
 
 from lipcert.files import write_whole
 from lipcert.robustness.attack import Attacker, distances
-from lipcert.robustness.data import Dataset
+from lipcert.robustness.data.dataset import Dataset
 from lipcert.robustness.settings import Settings
 from lipcert.robustness.verdicts import Status, Verdicts
 

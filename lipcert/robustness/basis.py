@@ -20,11 +20,11 @@ from lipcert.proof.refusal import Refused
 from lipcert.proof.rules import Step
 from lipcert.proof.subject import subject
 from lipcert.results import BoundResult
-from lipcert.robustness.forward import ForwardPass, honest_precisions, l2_steps
 from lipcert.robustness.found import Found, find_bounds
-from lipcert.robustness.head import Head
 from lipcert.robustness.margins import Margins, l2_dilation, margin_slopes
-from lipcert.robustness.precision import FLOAT32, FLOAT64, PRECISIONS, Precision
+from lipcert.robustness.passes.forward import ForwardPass, honest_precisions, l2_steps
+from lipcert.robustness.passes.head import Head
+from lipcert.robustness.passes.precision import FLOAT32, FLOAT64, PRECISIONS, Precision
 from lipcert.robustness.settings import Settings
 
 SMALL_WORK = 2.0**26  # multiplications (hundredths of a second) up to which everything is done in float64 at once

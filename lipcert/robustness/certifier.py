@@ -27,23 +27,23 @@ from lipcert.robustness.adversarial import save_adversarial
 from lipcert.robustness.attack import Attacker
 from lipcert.robustness.baseline import Baseline, hold, read_baseline
 from lipcert.robustness.basis import Basis, make_basis, output_bound
-from lipcert.robustness.cascade import Cascade
-from lipcert.robustness.clock import Clock, Pace
-from lipcert.robustness.data import Dataset, as_dataset, fit
+from lipcert.robustness.data.dataset import Dataset, as_dataset, fit
+from lipcert.robustness.data.streams import Images, Stream
 from lipcert.robustness.exhibits import make_exhibits
 from lipcert.robustness.explanation import plan_document
-from lipcert.robustness.heading import make_heading
 from lipcert.robustness.hints import hinted
-from lipcert.robustness.journal import Journal
-from lipcert.robustness.plan import Plan, make_plan
-from lipcert.robustness.processes import ALONE, Processes
 from lipcert.robustness.proofs import Proofs
-from lipcert.robustness.records import FILE
+from lipcert.robustness.records.heading import make_heading
+from lipcert.robustness.records.journal import Journal
+from lipcert.robustness.records.lines import FILE
+from lipcert.robustness.records.processes import ALONE, Processes
+from lipcert.robustness.records.shards import unite
 from lipcert.robustness.requirements import Requirement, measured, parse_requirements
 from lipcert.robustness.settings import Settings
-from lipcert.robustness.shards import unite
-from lipcert.robustness.stages import GlobalStage
-from lipcert.robustness.streams import Images, Stream
+from lipcert.robustness.stages.cascade import Cascade
+from lipcert.robustness.stages.clock import Clock, Pace
+from lipcert.robustness.stages.plan import Plan, make_plan
+from lipcert.robustness.stages.stage import GlobalStage
 from lipcert.robustness.summary import make_report
 from lipcert.robustness.tasks import LOGITS, ends_in_sigmoid, two_logits
 from lipcert.robustness.verdicts import Ints, Verdicts

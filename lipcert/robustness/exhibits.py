@@ -18,7 +18,7 @@ from lipcert.network.evaluate import evaluate
 from lipcert.network.graph import Network
 from lipcert.results import AdversarialExample, Exhibit
 from lipcert.robustness.attack import Attacker, distances
-from lipcert.robustness.data import Dataset
+from lipcert.robustness.data.dataset import Dataset
 from lipcert.robustness.pictures import change_picture, features, picture, planes
 from lipcert.robustness.settings import Settings
 from lipcert.robustness.verdicts import Ints, Status, Verdicts

@@ -8,9 +8,9 @@ from lipcert.network.graph import Network
 from lipcert.network.normal import normal_form, split_head, strip_softmax
 from lipcert.proof.claims import Level
 from lipcert.results import PlannedStage, PlanResult
-from lipcert.robustness import batches
-from lipcert.robustness.plan import Plan, Step
 from lipcert.robustness.settings import Settings
+from lipcert.robustness.stages import batches
+from lipcert.robustness.stages.plan import Plan, Step
 
 
 def plan_document(

@@ -19,7 +19,7 @@ from lipcert.proof.claims import Claim, Quantity, classes_of
 from lipcert.proof.rules import Step
 from lipcert.proof.subject import subject
 from lipcert.results import BoundResult
-from lipcert.robustness.head import Head
+from lipcert.robustness.passes.head import Head
 from lipcert.robustness.settings import Settings
 
 CERTIFICATE, MARGINS = "bound.lipcert", "margins.lipcert"  # in the folder of a run

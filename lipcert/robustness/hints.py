@@ -19,8 +19,8 @@ from lipcert.bounds.torch_network import compile_network
 from lipcert.bounds.torch_precision import full_precision
 from lipcert.network.graph import Network
 from lipcert.proof.claims import Norm
-from lipcert.robustness.data import COLOURS, Dataset, Labels
-from lipcert.robustness.streams import Images, Shape
+from lipcert.robustness.data.dataset import COLOURS, Dataset, Labels
+from lipcert.robustness.data.streams import Images, Shape
 
 MOST, FEWEST = 256, 20  # samples that are looked at; fewer than the second say nothing
 PAIRED = 64  # samples whose distances to each other are looked at

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from lipcert.network.enclosure import TINY, Float, round_up
 from lipcert.proof.claims import Norm
 from lipcert.proof.rounding import sqrt_up
-from lipcert.robustness.forward import Deployed, Forward
+from lipcert.robustness.passes.forward import Deployed, Forward
 
 _ROOM = 1.0 + 2.0**-48  # relative room for up to ten roundings
 RADIUS_CAP = 1e300  # a radius without limit, as a number that JSON can hold

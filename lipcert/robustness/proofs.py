@@ -26,10 +26,10 @@ from lipcert.proof.claims import Level
 from lipcert.proof.local import LocalCertificate, Samples, check_local
 from lipcert.proof.refusal import Refused
 from lipcert.results import ProofInfo
-from lipcert.robustness.batches import ran_out
-from lipcert.robustness.data import Dataset
-from lipcert.robustness.local_stage import RADIUS_BY
+from lipcert.robustness.data.dataset import Dataset
 from lipcert.robustness.settings import Settings
+from lipcert.robustness.stages.batches import ran_out
+from lipcert.robustness.stages.local import RADIUS_BY
 from lipcert.robustness.verdicts import Ints, Status, Verdicts
 
 FOLDER, SUFFIX = "proofs", ".lipcert"

@@ -14,7 +14,7 @@ from lipcert.bounds.registry import METHODS, VARIANTS
 from lipcert.errors import UsageError, suggestion
 from lipcert.proof.claims import NORMS, QUANTITIES, Level, Norm, Quantity
 from lipcert.robustness.attack import Attack
-from lipcert.robustness.precision import PRECISIONS
+from lipcert.robustness.passes.precision import PRECISIONS
 
 CASCADE, GLOBAL = "cascade", "global"
 

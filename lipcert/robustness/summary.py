@@ -10,8 +10,8 @@ import numpy as np
 from lipcert.network.enclosure import Float
 from lipcert.results import ClassRow, Heading, Histogram, Part, Provenance, Report, StageResult
 from lipcert.robustness.margins import RADIUS_CAP
-from lipcert.robustness.records import Log
-from lipcert.robustness.stages import certified_share
+from lipcert.robustness.records.lines import Log
+from lipcert.robustness.stages.stage import certified_share
 from lipcert.robustness.verdicts import Status, Verdicts
 
 BINS = 40

@@ -72,6 +72,6 @@ def test_what_cannot_be_is_refused_in_one_line(
 
 
 def test_comparing_samples_with_data_needs_no_torch() -> None:
-    code = "import sys, lipcert.robustness.belonging; print({'torch', 'scipy', 'cvxpy', 'PIL'} & set(sys.modules))"
+    code = "import sys, lipcert.robustness.data.belonging; print({'torch', 'scipy', 'cvxpy', 'PIL'} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"

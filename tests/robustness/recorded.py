@@ -10,7 +10,7 @@ import sys
 from lipcert.errors import LipcertError
 from lipcert.robustness.attack import Attack
 from lipcert.robustness.certifier import certify
-from lipcert.robustness.processes import joined
+from lipcert.robustness.records.processes import joined
 
 QUICK = {"lower_seconds": 0.0, "attack": Attack(steps=5, restarts=1), "method": "crown", "device": "cpu"}
 

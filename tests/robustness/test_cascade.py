@@ -20,15 +20,15 @@ from lipcert.network.operators import Elementwise
 from lipcert.proof.claims import Level
 from lipcert.proof.local import Samples
 from lipcert.robustness.attack import Attack, Attacker, distances
-from lipcert.robustness.batches import Batches, ran_out
-from lipcert.robustness.cascade import Cascade
 from lipcert.robustness.certifier import certify, explain
-from lipcert.robustness.clock import Clock, Pace
-from lipcert.robustness.local_stage import radii, search
-from lipcert.robustness.plan import make_plan
-from lipcert.robustness.prover import Balls, Ground, Prover
 from lipcert.robustness.settings import Settings
-from lipcert.robustness.stages import Stage
+from lipcert.robustness.stages.batches import Batches, ran_out
+from lipcert.robustness.stages.cascade import Cascade
+from lipcert.robustness.stages.clock import Clock, Pace
+from lipcert.robustness.stages.local import radii, search
+from lipcert.robustness.stages.plan import make_plan
+from lipcert.robustness.stages.prover import Balls, Ground, Prover
+from lipcert.robustness.stages.stage import Stage
 from lipcert.robustness.verdicts import Verdicts
 
 EPS = (0.02, 0.1, 0.3)
@@ -176,7 +176,7 @@ def test_what_is_proved_at_a_radius_is_not_tried_at_smaller_ones(case, monkeypat
     eps = (1e-7, 2e-7, 3e-7)
     found = certify(network, (images, labels), eps=eps, method="crown", quantity="output")
     assert found.certified_count["3e-07"] == found.clean_count and not asked  # the global bound has them all
-    monkeypatch.setattr("lipcert.robustness.stages.GlobalStage.decide", _predict_only)
+    monkeypatch.setattr("lipcert.robustness.stages.stage.GlobalStage.decide", _predict_only)
     found = certify(network, (images, labels), eps=eps, method="crown", quantity="output")
     assert found.certified_count == dict.fromkeys(found.certified_count, 40)
     assert sorted(set(asked)) == [2e-7, 3e-7] and len(asked) == 80
@@ -324,8 +324,8 @@ def test_batches_grow_while_memory_allows(monkeypatch):
         sizes.append(part.stop - part.start)
         return np.zeros(sizes[-1])
 
-    monkeypatch.setattr("lipcert.robustness.batches._gauge", lambda device: lambda: 100 * sizes[-1])
-    monkeypatch.setattr("lipcert.robustness.batches._room", lambda device: 3000.0)
+    monkeypatch.setattr("lipcert.robustness.stages.batches._gauge", lambda device: lambda: 100 * sizes[-1])
+    monkeypatch.setattr("lipcert.robustness.stages.batches._room", lambda device: 3000.0)
     Batches(CPU, 1000).run(100, work, np.array(0.0))
     assert sizes[0] == 4 and max(sizes) == 30
 

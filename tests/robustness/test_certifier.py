@@ -212,7 +212,7 @@ def test_rounding_costs_at_most_a_tenth_of_a_radius_that_matters(network, data, 
 
 def test_only_open_verdicts_go_to_float64(network, data, tmp_path, monkeypatch):
     """With eps set to the float64 radius of one sample, that sample alone is open after float32."""
-    from lipcert.robustness import forward
+    from lipcert.robustness.passes import forward
 
     _run(network, data, method="product", folder=tmp_path)
     radius = max(row["radius"] for row in _lines(tmp_path)[1:])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lipcert.errors import UsageError
-from lipcert.robustness.data import Dataset, as_dataset, fit, load_data
+from lipcert.robustness.data.dataset import Dataset, as_dataset, fit, load_data
 
 
 def _save(path, **arrays):

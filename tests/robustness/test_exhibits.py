@@ -17,7 +17,7 @@ from lipcert.network.evaluate import evaluate
 from lipcert.network.graph import Network
 from lipcert.results import Exhibit, Picture
 from lipcert.robustness.attack import Attacker
-from lipcert.robustness.data import Dataset, fit, load_data
+from lipcert.robustness.data.dataset import Dataset, fit, load_data
 from lipcert.robustness.exhibits import COUNT, make_exhibits
 from lipcert.robustness.pictures import SHOWN, SIDE, change_picture, features, picture, planes
 from lipcert.robustness.settings import Settings

@@ -17,9 +17,9 @@ from lipcert.network import Builder, Enclosure
 from lipcert.network.enclosure import UNIT
 from lipcert.network.operators import Dense, Elementwise
 from lipcert.network.readers import load
-from lipcert.robustness.forward import ForwardPass, _norms, l2_steps
-from lipcert.robustness.precision import FLOAT32, FLOAT64, gamma_up
-from lipcert.robustness.rounding_model import ELEMENTWISE, model_nodes
+from lipcert.robustness.passes.forward import ForwardPass, _norms, l2_steps
+from lipcert.robustness.passes.precision import FLOAT32, FLOAT64, gamma_up
+from lipcert.robustness.passes.rounding_model import ELEMENTWISE, model_nodes
 
 
 def _images(network, seed, count=4):
@@ -175,7 +175,7 @@ def test_gamma_is_rounded_up_and_ends():
 def test_operators_in_common_are_not_bounded_twice(monkeypatch):
     network = random_chain(0)
     steps = l2_steps(network)
-    monkeypatch.setattr("lipcert.robustness.forward.certified_norm", None)
+    monkeypatch.setattr("lipcert.robustness.passes.forward.certified_norm", None)
     assert l2_steps(network, network, steps) == steps
 
 

@@ -10,7 +10,7 @@ from lipcert.network.enclosure import Enclosure
 from lipcert.network.graph import Network, Shape
 from lipcert.network.operators import Dense, Elementwise, Reshape
 from lipcert.robustness import hints
-from lipcert.robustness.data import Dataset, make_dataset
+from lipcert.robustness.data.dataset import Dataset, make_dataset
 
 CLASSES, SAMPLES = 8, 120
 

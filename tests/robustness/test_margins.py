@@ -14,11 +14,11 @@ from lipcert.network import Enclosure
 from lipcert.network.evaluate import evaluate
 from lipcert.network.operators import Softmax
 from lipcert.robustness.basis import make_basis
-from lipcert.robustness.forward import Deployed
-from lipcert.robustness.head import Head
 from lipcert.robustness.margins import Margins, l2_dilation, margin_slopes
+from lipcert.robustness.passes.forward import Deployed
+from lipcert.robustness.passes.head import Head
 from lipcert.robustness.settings import Settings
-from lipcert.robustness.stages import GlobalStage
+from lipcert.robustness.stages.stage import GlobalStage
 from lipcert.robustness.verdicts import Status, Verdicts
 
 NORMS = ("l1", "l2", "linf")

@@ -13,8 +13,8 @@ from recorded import made, run, verdicts
 from small_networks import labelled, random_chain
 
 from lipcert.errors import UsageError
-from lipcert.robustness.merge import merge, missing, ranges, read_folder, write_records
-from lipcert.robustness.records import Log, read_records
+from lipcert.robustness.records.lines import Log, read_records
+from lipcert.robustness.records.merge import merge, missing, ranges, read_folder, write_records
 from lipcert.robustness.summary import make_report
 from lipcert.robustness.verdicts import FIELDS, Status
 

@@ -15,8 +15,8 @@ from lipcert.errors import InconclusiveError, UsageError
 from lipcert.network.evaluate import evaluate
 from lipcert.network.operators import Dense, Elementwise, Reshape
 from lipcert.robustness.certifier import certify
-from lipcert.robustness.forward import ForwardPass, l2_steps
-from lipcert.robustness.precision import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, PRECISIONS, TF32, compound
+from lipcert.robustness.passes.forward import ForwardPass, l2_steps
+from lipcert.robustness.passes.precision import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, PRECISIONS, TF32, compound
 
 SHORT = (FLOAT16, BFLOAT16, TF32)
 

@@ -11,7 +11,7 @@ import pytest
 from recorded import forkserver, made, resume, rows, run, verdicts
 
 from lipcert.errors import UsageError
-from lipcert.robustness.records import read_records
+from lipcert.robustness.records.lines import read_records
 
 SAME = (
     "samples",

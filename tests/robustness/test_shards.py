@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 
 from lipcert.errors import InconclusiveError, UsageError
 from lipcert.results import Report
-from lipcert.robustness.merge import read_folder
-from lipcert.robustness.processes import ALONE, Processes, joined
+from lipcert.robustness.records.merge import read_folder
+from lipcert.robustness.records.processes import ALONE, Processes, joined
 from lipcert.robustness.settings import Settings
 
 FACTORY = """\

@@ -15,8 +15,8 @@ from small_networks import image_chain
 
 from lipcert.errors import UsageError
 from lipcert.robustness.certifier import certify
-from lipcert.robustness.data import Dataset, as_dataset, fit, load_data
-from lipcert.robustness.streams import Stream
+from lipcert.robustness.data.dataset import Dataset, as_dataset, fit, load_data
+from lipcert.robustness.data.streams import Stream
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, size=(7, 3, 4, 5), dtype=np.uint8)

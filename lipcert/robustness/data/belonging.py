@@ -13,8 +13,8 @@ from lipcert.proof.checker import Verdict, other_model, unproved
 from lipcert.proof.engines import Engine
 from lipcert.proof.local import LocalCertificate, Samples, check_local
 from lipcert.proof.reasons import Reason
-from lipcert.robustness.data import Dataset, as_dataset, fit
-from lipcert.robustness.streams import blocks
+from lipcert.robustness.data.dataset import Dataset, as_dataset, fit
+from lipcert.robustness.data.streams import blocks
 
 
 def check_on(

@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from lipcert.network.enclosure import Float
 from lipcert.proof.claims import Level
-from lipcert.robustness.forward import ForwardPass
 from lipcert.robustness.margins import RADIUS_CAP, Labels, Margins, correct
+from lipcert.robustness.passes.forward import ForwardPass
 from lipcert.robustness.verdicts import Status, Verdicts
 
 Images = npt.NDArray[np.float32]

@@ -18,9 +18,9 @@ import numpy as np
 
 from lipcert.errors import UsageError
 from lipcert.results import Heading, Part
-from lipcert.robustness.data import Dataset
-from lipcert.robustness.merge import SHARDS, merge, read_folder, write_records
-from lipcert.robustness.records import (
+from lipcert.robustness.data.dataset import Dataset
+from lipcert.robustness.data.streams import Images
+from lipcert.robustness.records.lines import (
     FILE,
     Found,
     Log,
@@ -30,7 +30,7 @@ from lipcert.robustness.records import (
     read_records,
     sample_keys,
 )
-from lipcert.robustness.streams import Images
+from lipcert.robustness.records.merge import SHARDS, merge, read_folder, write_records
 from lipcert.robustness.verdicts import Ints, Verdicts
 
 CHECKED = 1000  # samples whose keys are compared at a time

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from lipcert.errors import UsageError
 from lipcert.files import write_whole
 from lipcert.results import Heading, Part
-from lipcert.robustness.records import FILE, Log, batch_lines, heading_line, read_records
+from lipcert.robustness.records.lines import FILE, Log, batch_lines, heading_line, read_records
 from lipcert.robustness.verdicts import FIELDS, NOBODY, Codes, Ints, Status, Verdicts
 
 Mask = npt.NDArray[np.bool_]

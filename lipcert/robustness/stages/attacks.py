@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from lipcert.robustness.attack import Attacker
-from lipcert.robustness.clock import Clock
-from lipcert.robustness.stages import Images, Stage
+from lipcert.robustness.stages.clock import Clock
+from lipcert.robustness.stages.stage import Images, Stage
 from lipcert.robustness.verdicts import Status, Verdicts
 
 FIRST, AGAIN = "attack", "attack again"

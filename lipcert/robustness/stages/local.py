@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from lipcert.network.enclosure import Float
 from lipcert.proof.claims import Level
-from lipcert.robustness.prover import Balls, Mask, Prover
-from lipcert.robustness.stages import Images, Stage
+from lipcert.robustness.stages.prover import Balls, Mask, Prover
+from lipcert.robustness.stages.stage import Images, Stage
 from lipcert.robustness.verdicts import Ints, Status, Verdicts
 
 FINENESS = 256  # radii that a search may return, evenly spaced in their logarithms

@@ -28,7 +28,7 @@ from pydantic import ValidationError
 from lipcert.errors import UsageError, one_line
 from lipcert.proof.claims import Level
 from lipcert.results import Heading, Part
-from lipcert.robustness.streams import Images
+from lipcert.robustness.data.streams import Images
 from lipcert.robustness.verdicts import NOBODY, Ints, Status, Verdicts
 
 FILE = "records.jsonl"

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from lipcert.network.enclosure import Float
-from lipcert.robustness.clock import Clock
-from lipcert.robustness.stages import Images, Mask, Stage
+from lipcert.robustness.stages.clock import Clock
+from lipcert.robustness.stages.stage import Images, Mask, Stage
 from lipcert.robustness.verdicts import Ints, Status, Verdicts
 
 

@@ -15,7 +15,7 @@ from lipcert.network.enclosure import Enclosure, Float, gamma, round_up
 from lipcert.network.operators import Dense
 from lipcert.proof.claims import Norm
 from lipcert.proof.rounding import norms_up, sqrt_up
-from lipcert.robustness.precision import Precision, gamma_up
+from lipcert.robustness.passes.precision import Precision, gamma_up
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lipcert.robustness.merge import SHARDS, merge, write_records
-from lipcert.robustness.processes import Processes
-from lipcert.robustness.records import FILE, Log, read_records
+from lipcert.robustness.records.lines import FILE, Log, read_records
+from lipcert.robustness.records.merge import SHARDS, merge, write_records
+from lipcert.robustness.records.processes import Processes
 from lipcert.robustness.verdicts import Verdicts
 
 

@@ -68,7 +68,7 @@ from lipcert.network.operators import (
 )
 from lipcert.proof.norms import operator_norm
 from lipcert.proof.rounding import norms_up
-from lipcert.robustness.precision import Precision, compound, gamma_up, up
+from lipcert.robustness.passes.precision import Precision, compound, gamma_up, up
 
 Sizes = tuple[float, float]
 ELEMENTARY = 64.0  # error of an elementary function, in units of u times its value

@@ -29,9 +29,9 @@ from lipcert.network.enclosure import Float
 from lipcert.proof.claims import Level, Norm
 from lipcert.proof.local import NOTHING, Evaluator, Proposal, Region
 from lipcert.proof.refusal import Refused
-from lipcert.robustness.batches import Batches
-from lipcert.robustness.clock import Clock
 from lipcert.robustness.margins import least
+from lipcert.robustness.stages.batches import Batches
+from lipcert.robustness.stages.clock import Clock
 from lipcert.robustness.verdicts import Codes, Ints
 
 Images = npt.NDArray[np.float32]

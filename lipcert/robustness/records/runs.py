@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from lipcert.errors import UsageError
 from lipcert.files import read_whole
 from lipcert.results import Report, RunRow, RunsResult
-from lipcert.robustness.merge import merge, read_folder
-from lipcert.robustness.records import Log
+from lipcert.robustness.records.lines import Log
+from lipcert.robustness.records.merge import merge, read_folder
 from lipcert.robustness.verdicts import Status
 
 FILE = "report.json"

@@ -16,7 +16,7 @@ from lipcert.bounds.documents import model_info
 from lipcert.network.graph import Network
 from lipcert.results import Heading, Provenance
 from lipcert.robustness.basis import Basis
-from lipcert.robustness.data import Dataset
+from lipcert.robustness.data.dataset import Dataset
 from lipcert.robustness.settings import Settings
 
 FREE = ("shard", "time_limit", "certificate")  # settings that change no verdict; a certificate counts by its bound

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from lipcert.errors import UsageError
-from lipcert.robustness.streams import Shape
+from lipcert.robustness.data.streams import Shape
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 CHANNELS = {"L": 1, "RGB": 3}  # modes of Pillow

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lipcert.errors import UsageError, one_line
-from lipcert.robustness.streams import Shape
+from lipcert.robustness.data.streams import Shape
 
 IMAGE_KEYS, LABEL_KEYS = ("image", "img"), ("label", "labels", "target")
 ASKED_TWICE = 16  # images that show whether a data set gives the same ones again

@@ -18,12 +18,12 @@ from lipcert.proof.claims import Level
 from lipcert.proof.local import Evaluator
 from lipcert.proof.refusal import Refused
 from lipcert.robustness.attack import Attacker
-from lipcert.robustness.attack_stage import AGAIN, FIRST, AttackStage
-from lipcert.robustness.clock import Clock
-from lipcert.robustness.local_stage import RADIUS_BY, LocalStage, RadiusStage
-from lipcert.robustness.prover import Ground, Prover
 from lipcert.robustness.settings import Settings
-from lipcert.robustness.stages import Stage
+from lipcert.robustness.stages.attacks import AGAIN, FIRST, AttackStage
+from lipcert.robustness.stages.clock import Clock
+from lipcert.robustness.stages.local import RADIUS_BY, LocalStage, RadiusStage
+from lipcert.robustness.stages.prover import Ground, Prover
+from lipcert.robustness.stages.stage import Stage
 
 ORDER = ("intervals", "pruned", "crown", "anchored", "alpha-crown", "branching")
 """Local methods of the cascade, cheap ones first; the others never certify what these leave open, or hardly ever."""

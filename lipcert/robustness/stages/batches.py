@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from lipcert.bounds.memory import PeakMemory
-from lipcert.robustness.clock import Clock
+from lipcert.robustness.stages.clock import Clock
 
 FIRST = 4  # samples of the first batch
 GROWTH = 4  # from one batch to the next

@@ -20,9 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lipcert.errors import UsageError
-from lipcert.robustness.items import Items, is_items
-from lipcert.robustness.npz import WHAT, feature_names, open_npz
-from lipcert.robustness.streams import Images, Raw, Shape, Stream, blocks, survey, to_units
+from lipcert.robustness.data.items import Items, is_items
+from lipcert.robustness.data.npz import WHAT, feature_names, open_npz
+from lipcert.robustness.data.streams import Images, Raw, Shape, Stream, blocks, survey, to_units
 
 Labels = npt.NDArray[np.int64]
 
@@ -80,7 +80,7 @@ def as_dataset(data: Any, scale: float | None = None, limit: int | None = None) 
     if isinstance(data, (tuple, list)) and len(data) == 2:
         return make_dataset(np.asarray(data[0]), np.asarray(data[1]), "arrays", scale, limit)
     if _is_loader(data):
-        from lipcert.robustness.loaders import collect
+        from lipcert.robustness.data.loaders import collect
 
         images, classes, notes = collect(data, limit)
         found = make_dataset(images, classes, "DataLoader", scale, limit)
@@ -110,7 +110,7 @@ def load_data(path: str | PathLike[str], scale: float | None = None, limit: int 
     """
     path = Path(path)
     if path.is_dir():
-        from lipcert.robustness.folders import open_folder  # needs Pillow
+        from lipcert.robustness.data.folders import open_folder  # needs Pillow
 
         files, classes, notes = open_folder(path)
         found = make_dataset(files, classes, str(path), scale, limit)

@@ -33,9 +33,9 @@ from lipcert.network.operators import Affine, Concat, Extremum
 from lipcert.proof.rounding import product_up
 from lipcert.proof.rules import Step
 from lipcert.proof.rules.composition import activation_factor, join
-from lipcert.robustness.head import Head
-from lipcert.robustness.precision import FLOAT32, FLOAT64, Precision, gamma_up, up
-from lipcert.robustness.rounding_model import NodeModel, model_nodes
+from lipcert.robustness.passes.head import Head
+from lipcert.robustness.passes.precision import FLOAT32, FLOAT64, Precision, gamma_up, up
+from lipcert.robustness.passes.rounding_model import NodeModel, model_nodes
 
 DOT_CHUNK = 256  # longest dot product of our passes: shorter ones round less, and cost nothing more down to here
 _CHUNK = 2**14  # entries whose squares are added up in the precision of the pass

@@ -1,0 +1,1 @@
+"""Labelled data: from files, folders, data sets and loaders to blocks of images, read when they are needed."""
