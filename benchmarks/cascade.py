@@ -1,10 +1,15 @@
 """The cascade on real networks: what each stage decides and costs, and a strong attack on all that is certified.
 
     python -m benchmarks.cascade [--data DIR] [--only PART] [--limit N] [--level verified|numerical] [--out FILE]
+                                 [--time-limit S] [--peer N]
 
 Each network is certified at the radii at which others were measured (`peers.md` of the design, in its preprocessing),
 in one run for all radii. Then every certified sample is attacked with 100 steps and 5 tries at its radius: not one may
 fall. Memory is the highest resident set of the process so far, so that networks run one by one tell most.
+
+With `--peer`, auto_LiRPA (see `benchmarks.lirpa`) is given the first N samples at the same radii, with CROWN and with
+alpha-CROWN on what that leaves; ours are the counts of the run on the same samples. Its margins are floating-point
+numbers without a bound of their rounding, ours are of the level of the run.
 """
 
 from __future__ import annotations
@@ -20,7 +25,11 @@ import numpy as np
 import torch
 
 import lipcert
+from benchmarks.lirpa import METHODS, OPTIMISED, Peer
 from benchmarks.networks.manifest import open_network
+from lipcert.bounds.local.margins import differences
+from lipcert.bounds.local.region import Ball
+from lipcert.bounds.local.view import View
 from lipcert.network import Network
 from lipcert.robustness.attack import Attack, Attacker
 from lipcert.robustness.records.merge import read_folder
@@ -35,6 +44,7 @@ NETWORKS: dict[str, tuple[float, ...]] = {
     "vnncomp2021/resnet_2b.onnx": (8 / 255, 24 / 255),
     "vnncomp2021/cifar_base_kw.onnx": (8 / 255, 24 / 255),
 }
+AT_ONCE = 4  # samples that auto_LiRPA gets at a time
 STRONG = Attack(steps=100, restarts=5, seed=12345)
 
 
@@ -48,6 +58,32 @@ def fallen(network: Network, images: np.ndarray, labels: np.ndarray, status: np.
             part = rows[start : start + 100]
             count += int(attacker.run(images[part], labels[part], radius, index=part)[0].sum())
     return count
+
+
+def beside(network: Network, images: np.ndarray, labels: np.ndarray, status: np.ndarray, eps: float) -> str:
+    """Return a row with the counts and CPU seconds per sample of auto_LiRPA, and our count, on l2 balls."""
+    peer, view = Peer(network, torch.float32), View(network, dtype=torch.float32)
+    centre, target = view.place(torch.from_numpy(images)), torch.from_numpy(labels)
+    with torch.no_grad():
+        open_ = (view(centre).argmax(dim=1) == target).nonzero()[:, 0]
+    counts, costs = [], []
+    for method in (METHODS["crown"], OPTIMISED):
+        left, start, tried = [], time.process_time(), len(open_)
+        for part in open_.split(AT_ONCE) if len(open_) else ():
+            ball = Ball.around(centre[part], eps, "l2", None)
+            margins = peer.margins(ball, differences(view, target[part]).flatten(2), method)
+            left.append(part[~(margins.amin(dim=1) > 0)])
+        costs.append((time.process_time() - start) / max(tried, 1))
+        counts.append((counts[-1] if counts else 0) + tried - sum(map(len, left)))
+        open_ = torch.cat([*left, open_[:0]])
+    ours = int((status == Status.CERTIFIED).sum())
+    return f"| {len(images)} | {eps:.4g} | {counts[0]} ({costs[0]:.3f}) | {counts[1]} ({costs[1]:.3f}) | {ours} |"
+
+
+PEER_HEAD = (
+    "| samples | eps | auto_LiRPA CROWN (CPU s per sample) | then alpha-CROWN (CPU s per sample tried) | lipcert |",
+    "|--:|--:|--:|--:|--:|",
+)
 
 
 def section(name: str, options: argparse.Namespace, folder: Path) -> Iterator[str]:
@@ -71,8 +107,14 @@ def section(name: str, options: argparse.Namespace, folder: Path) -> Iterator[st
     for stage in report.per_method:
         yield f"| {stage.method} | {stage.decided} | {stage.seconds:.2f} | {stage.seconds / report.samples:.4f} |"
     yield from ("", *(f"* {note}" for note in report.notes), "")
+    status = read_folder(where)[0].verdicts.status
+    if options.peer:
+        first = slice(0, min(options.peer, len(images)))
+        yield from PEER_HEAD
+        for column, radius in enumerate(eps):
+            yield beside(network, images[first], labels[first], status[first, column], radius)
+        yield ""
     if options.attack:
-        status = read_folder(where)[0].verdicts.status
         yield f"Of the certified, {STRONG.steps} steps and {STRONG.restarts} tries break: "
         yield f"{fallen(network, images, labels, status, eps)}"
         yield ""
@@ -87,6 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--level", choices=["verified", "numerical"], default="verified")
     parser.add_argument("--time-limit", type=float, help="seconds for each network")
     parser.add_argument("--no-attack", dest="attack", action="store_false", help="leave the strong attack out")
+    parser.add_argument("--peer", type=int, default=0, help="samples on which auto_LiRPA runs beside")
     parser.add_argument("--folder", type=Path, default=Path("cascade-records"), help="where the records go")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)

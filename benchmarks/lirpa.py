@@ -47,6 +47,7 @@ from lipcert.proof.claims import Norm
 _Result = TypeVar("_Result")
 Box = tuple[float, float] | None
 METHODS = {"intervals": "IBP", "crown": "CROWN"}  # ours, and what auto_LiRPA calls it
+OPTIMISED = "CROWN-Optimized"  # its alpha-CROWN
 HOW_TO_GET_IT = (
     "auto_LiRPA cannot be imported: clone https://github.com/Verified-Intelligence/auto_LiRPA, install what it needs "
     "(appdirs, tqdm, packaging, graphviz beside torch) and put both on PYTHONPATH"
@@ -113,9 +114,9 @@ class Peer:
         else:
             region = self._ball(norm=2, eps=eps)
         x = self._library.BoundedTensor(ball.centre + self._shift, region)
-        with torch.no_grad():
+        with torch.set_grad_enabled(method == OPTIMISED):
             found = self._bounded.compute_bounds(x=(x,), C=rows, method=method, bound_upper=False)
-        low: Tensor = found[0]
+        low: Tensor = found[0].detach()
         return low
 
 

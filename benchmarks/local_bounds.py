@@ -22,7 +22,7 @@ import numpy.typing as npt
 import torch
 
 from benchmarks.networks import open_bare, open_network
-from lipcert.bounds.local.method import LocalMethod
+from lipcert.bounds.local.method import Bounds, LocalMethod
 from lipcert.bounds.local.region import Ball
 from lipcert.bounds.local.registry import LOCAL_METHODS, find_local
 from lipcert.bounds.local.view import View
@@ -94,43 +94,48 @@ class Case:
         self.images, self.labels = images[correct], labels[correct]
         self._batch = max(1, AT_ONCE // max(node.size for node in self.view.nodes))
 
-    def numerical(self, method: LocalMethod, eps: float) -> _Mask:
-        """Return which samples a method proves at its own level."""
-        found = [np.zeros(0, dtype=np.bool_)]
-        for rows in self._batches(np.arange(len(self.labels)), self._batch):
-            margins = method.margins(self.view, *self._placed(rows, eps))
-            found.append((margins.amin(dim=1) > 0).cpu().numpy())
-        return np.concatenate(found)
+    def numerical(self, method: LocalMethod, eps: float) -> list[Bounds]:
+        """Return what a method finds of all samples, in batches."""
+        return [method.bound(self.view, *self._placed(rows, eps)) for rows in self._batches(self._batch)]
 
-    def verified(self, method: LocalMethod, eps: float, proved: _Mask) -> _Mask:
-        """Return which of the samples that a method proved are derived again."""
-        found = np.zeros(len(self.labels), dtype=np.bool_)
-        for propose in (lambda *_: NOTHING, method.propose):
-            for rows in self._batches(np.flatnonzero(proved & ~found), 16):
-                proposal = propose(self.view, *self._placed(rows, eps))
-                if proposal is not None:
-                    region = Region.around(self.images[rows], eps, "l2")
-                    margins = method.verified_margins(self.evaluator, region, self.labels[rows], proposal)
-                    found[rows] = margins.min(axis=1) > 0
-        return found
+    def verified(self, method: LocalMethod, eps: float, found: Sequence[Bounds]) -> int:
+        """Return how many of the samples that a method proved are derived again."""
+        return sum(self._derived(method, eps, *one) for one in zip(self._batches(self._batch), found, strict=True))
+
+    def _derived(self, method: LocalMethod, eps: float, rows: npt.NDArray[np.int64], bounds: Bounds) -> int:
+        proved = np.flatnonzero(positive(bounds))
+        left = proved
+        for suggest in (lambda _: NOTHING, bounds.proposal):
+            for some in [left[start : start + 16] for start in range(0, len(left), 16)]:
+                proposal = suggest(torch.from_numpy(some).to(self.view.device))
+                region, labels = Region.around(self.images[rows[some]], eps, "l2"), self.labels[rows[some]]
+                margins = method.verified_margins(self.evaluator, region, labels, proposal)
+                left = np.setdiff1d(left, some[margins.min(axis=1) > 0])
+        return len(proved) - len(left)
 
     def _placed(self, rows: npt.NDArray[np.int64], eps: float) -> tuple[Ball, torch.Tensor]:
         images = self.view.place(torch.from_numpy(self.images[rows]))
         return Ball.around(images, eps), torch.from_numpy(self.labels[rows]).to(self.view.device)
 
-    @staticmethod
-    def _batches(rows: npt.NDArray[np.int64], size: int) -> Iterator[npt.NDArray[np.int64]]:
+    def _batches(self, size: int) -> Iterator[npt.NDArray[np.int64]]:
+        rows = np.arange(len(self.labels))
         return (rows[start : start + size] for start in range(0, len(rows), size))
+
+
+def positive(bounds: Bounds) -> _Mask:
+    """Return which samples a method proves."""
+    return np.asarray((bounds.margins.amin(dim=1) > 0).cpu().numpy())
 
 
 def lines(case: Case, method: LocalMethod, eps: float) -> str:
     """Return one line of the table."""
-    proved, seconds = timed(lambda: case.numerical(method, eps))
-    text = f"| {method.name} | {eps:.4g} | {len(proved)} | {proved.sum()} | {seconds / len(proved):.4f} |"
+    found, seconds = timed(lambda: case.numerical(method, eps))
+    count, proved = len(case.labels), sum(int(positive(bounds).sum()) for bounds in found)
+    text = f"| {method.name} | {eps:.4g} | {count} | {proved} | {seconds / count:.4f} |"
     if not method.derived:
         return f"{text} - | - |"
-    verified, further = timed(lambda: case.verified(method, eps, proved))
-    return f"{text} {verified.sum()} | {further / len(proved):.4f} |"
+    verified, further = timed(lambda: case.verified(method, eps, found))
+    return f"{text} {verified} | {further / count:.4f} |"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

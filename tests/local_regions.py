@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import torch
+from rational_evaluation import rational
 
 ROUNDING = 1e-11  # of float64 computations on networks of a few layers, relative to the numbers that occur in them
 
@@ -23,3 +26,17 @@ def points_inside(ball, seed, count=40):
     if ball.box is not None:  # the projection onto the box brings no point farther from the centre, which is inside
         moved = np.clip(moved, *ball.box)
     return torch.from_numpy(moved)
+
+
+def rational_points(x, eps, rng, count=6):
+    """Points (N, *shape) of the l2 balls around x, as Fractions: the centres, and some along axes and in directions."""
+    points = [rational(x)]
+    for k in range(count):
+        step = rng.normal(size=(len(x), x[0].size))
+        if k % 2:
+            step = np.eye(x[0].size)[rng.integers(0, x[0].size, len(x))] * rng.choice([-1.0, 1.0])
+        else:
+            step = np.round(step / np.linalg.norm(step, axis=1, keepdims=True) * (1 - 1e-9) * 2.0**40) * 2.0**-40
+        assert all(sum(Fraction(s) ** 2 for s in row) <= 1 for row in step)
+        points.append(rational(x) + Fraction(eps) * rational(step.reshape(x.shape)))
+    return points

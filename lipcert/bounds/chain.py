@@ -121,6 +121,19 @@ def propagate(gain: Float, inverse: Float, alpha: Float, beta: Float) -> Float:
     return 0.5 * (result + result.T)
 
 
+def propagate_narrow(half: Float, inverse: Float, alpha: Float, beta: Float) -> Float:
+    r"""Return the same as `propagate` for S = U U' with fewer columns than rows, by Woodbury.
+
+        P = M U (I - U' R Dm^-1 R U)^-1 U' M + Dm
+
+    half: U, (n, d). Cost: n^2 d.
+    """
+    m, r = 0.5 * (alpha + beta), 0.5 * (beta - alpha)
+    inner = np.eye(half.shape[1]) - half.T @ ((r * r / inverse)[:, None] * half)
+    solved = scipy.linalg.solve_triangular(np.linalg.cholesky(inner), half.T * m, lower=True, check_finite=False)
+    return np.asarray(solved.T @ solved + np.diag(inverse))
+
+
 def solve_positive(matrix: Float, right: Float) -> Float:
     """Return the solution of a symmetric positive definite system.
 

@@ -20,13 +20,12 @@ from typing import ClassVar
 from lipcert.bounds.cut_search import search_places
 from lipcert.bounds.cutting import Planner, Section, Tool
 from lipcert.bounds.effort import GIB, MOST_BYTES, Effort
-from lipcert.bounds.method import Method, Proposal, Solver
+from lipcert.bounds.method import Method, Proposal, Solver, derive
 from lipcert.errors import InconclusiveError
 from lipcert.network.cut import stretch
 from lipcert.network.graph import Network
 from lipcert.proof.claims import Norm
 from lipcert.proof.refusal import Refused
-from lipcert.proof.rules import RULES
 from lipcert.proof.rules.stretches import Stretches, pack
 
 SECONDS = 120.0  # where no time limit is given
@@ -107,9 +106,8 @@ def _bounded(planner: Planner, section: Section, seconds: float) -> Found:
     part = stretch(planner.network, section.start, section.end)
 
     def find(tool: Tool, limit: float | None) -> Found:
-        proposal = tool.method.propose(part, planner.norm, limit)
-        bound = RULES[proposal.rule].derive(part, planner.norm, proposal.witness).bound
-        return Found(section, tool.method.name, proposal, bound)
+        proposal, derivation = derive(part, planner.norm, tool.method.propose(part, planner.norm, limit))
+        return Found(section, tool.method.name, proposal, derivation.bound)
 
     *better, product = section.tools
     plain = find(product, None)

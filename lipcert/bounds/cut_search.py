@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from lipcert.bounds.cutting import Planner, Section, Tool
+from lipcert.bounds.method import derive
 from lipcert.errors import InconclusiveError
 from lipcert.network.cut import stretch
 from lipcert.proof.refusal import Refused
-from lipcert.proof.rules import RULES
 
 PLACES = 8  # for one cut
 
@@ -63,8 +63,7 @@ def _value(planner: Planner, pair: tuple[Section, Section], trial: Tool) -> floa
     for section in pair:
         part = stretch(planner.network, section.start, section.end)
         try:
-            proposal = trial.method.propose(part, planner.norm, None)
-            total *= RULES[proposal.rule].derive(part, planner.norm, proposal.witness).bound
+            total *= derive(part, planner.norm, trial.method.propose(part, planner.norm, None))[1].bound
         except (InconclusiveError, Refused):
             return math.inf
     return total

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from lipcert.bounds.engine import Bound, Row
 from lipcert.network.graph import Network
 from lipcert.proof.claims import Norm
 from lipcert.proof.rules import Step
 from lipcert.proof.statement import statement
 from lipcert.results import BoundResult, LayerContribution, ModelInfo, SolverInfo
+
+if TYPE_CHECKING:  # all methods stand behind the engine, torch among them: who describes a network needs none
+    from lipcert.bounds.engine import Bound, Row
 
 
 def model_info(network: Network) -> ModelInfo:

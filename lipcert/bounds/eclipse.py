@@ -38,13 +38,13 @@ from lipcert.bounds.chain import ROOM, Chain, chain_of, layer_gain, obstacle, pr
 from lipcert.bounds.conic import Attempt, ask, solvers_for, triangle
 from lipcert.bounds.eclipse_fast import EclipseFast
 from lipcert.bounds.method import Method, Proposal, Solver
-from lipcert.bounds.targets import largest_target, propose_target
+from lipcert.bounds.targets import propose_target, provable_target
 from lipcert.errors import InconclusiveError
 from lipcert.network.enclosure import Float
 from lipcert.network.graph import Network
 from lipcert.proof.claims import Norm
-from lipcert.proof.inequality import assemble
-from lipcert.proof.lifted import Lifted, lift
+from lipcert.proof.lifted import lift
+from lipcert.proof.narrow import narrowed
 from lipcert.proof.rules.multipliers import Multipliers
 
 WIDEST = 600  # neurons of one layer: its program has a matrix of up to twice this side
@@ -91,7 +91,7 @@ class Eclipse(Method):
 
     def propose(self, network: Network, norm: Norm, time_limit: float | None) -> Proposal:
         """Propose multipliers; layers for which no time is left get the closed form, and the notes say so."""
-        lifted = lift(network)
+        lifted = narrowed(lift(network))
         chain = chain_of(lifted)
         end = math.inf if time_limit is None else time.monotonic() + time_limit
         with np.errstate(all="ignore"):  # what is not finite is refused by the rule
@@ -100,17 +100,11 @@ class Eclipse(Method):
                 found, solver, notes = _walk(chain, end)
             except np.linalg.LinAlgError:
                 raise InconclusiveError("the layers' gains over- or underflow float64") from None
-            if target_of(lifted, plain) > target_of(lifted, found):
-                found, notes = plain, (*notes, "as a whole the closed form of 'eclipse-fast' is better: it was taken")
-            return propose_target(lifted, found, solver, notes)
-
-
-def target_of(lifted: Lifted, multipliers: list[Float]) -> float:
-    """Return the F of these multipliers in floating point, 0 where there is none."""
-    try:
-        return largest_target(lifted, assemble(lifted, multipliers))
-    except InconclusiveError:
-        return 0.0
+            target, closed = provable_target(lifted, found), provable_target(lifted, plain)
+            if closed > target:
+                notes = (*notes, "as a whole the closed form of 'eclipse-fast' is better: it was taken")
+                return propose_target(plain, closed, solver, notes)
+            return propose_target(found, target, solver, notes)
 
 
 def _walk(chain: Chain, end: float) -> tuple[list[Float], Solver | None, tuple[str, ...]]:

@@ -15,8 +15,9 @@ from lipcert.network.operators import Elementwise
 
 GIB = 2**30
 MOST_BYTES = 8 * GIB  # nothing above it is started
-CUBE = 1e-9  # seconds per n^3 of a group: eigenvalues, products, and the proof
-JOINT_CUBE = 1.5e-8  # seconds per N^3 of an interior-point method with some thirty iterations
+CUBE = 5e-10  # seconds per n^3 of a group: eigenvalues, products, and the proof
+FLOPS = 2.5e10  # per second, in products and factorisations of matrices of some hundred rows and more
+HESSIANS, GRADIENTS = 20, 80  # of an interior-point method until the gap is small, its start included
 ENTRY = 80  # bytes per entry of the inequality: rows, blocks, scaled and shifted copies, factors
 CHANNEL_START = 5.0  # seconds: the embedding, and the proof at all frequencies
 CHANNEL_CUBE = 2e-5  # seconds per N^2 w for N channels in layers of at most w, over all frequencies and iterations
@@ -42,17 +43,35 @@ def nothing(network: Network) -> Effort:
 
 def layerwise(network: Network) -> Effort:
     """Return the effort of a closed form layer by layer and of its proof by the multiplier rule."""
-    widths = group_widths(network)
+    widths = narrowed_widths(network)
     entries = sum(n * n for n in widths) + sum(n * m for n, m in pairwise(widths))
     bytes_ = ENTRY * entries * (1.0 if network.is_exact else 1.5)
     return Effort(CUBE * sum(float(n) ** 3 for n in widths), bytes_)
 
 
 def joint(network: Network) -> Effort:
-    """Return the effort of a solver for all multipliers at once, which starts from the closed form."""
-    start, neurons = layerwise(network), float(network.hidden_neurons)
+    """Return the effort of the interior-point method for all multipliers at once, its start and the proof included.
+
+    Its matrices are block tridiagonal over the groups, of n_0, n_1, ... rows, N of them neurons, n all. With the sum s
+    of n_k n_{k-1}, a Hessian with its factor takes 4 n s + N^3 / 3 flops; a gradient (factorisation, and the band of
+    the inverse) the sum of n_k^3 + 3.5 n_k n_{k-1} (n_k + n_{k-1}).
+    """
+    begun, widths = joint_begun(network), narrowed_widths(network)
+    neurons, links = float(sum(widths[1:])), [float(a) * b for a, b in pairwise(widths)]
+    hessian = 4.0 * (neurons + widths[0]) * sum(links) + neurons**3 / 3.0
+    gradient = sum(float(n) ** 3 for n in widths)
+    gradient += 3.5 * sum(link * (a + b) for link, (a, b) in zip(links, pairwise(widths), strict=True))
+    flops = HESSIANS * hessian + GRADIENTS * gradient
     held = joint_bytes(network) if solver_device(network) == "cpu" else 0.0
-    return Effort(start.seconds + JOINT_CUBE * neurons**3, start.bytes + held)
+    return Effort(begun.seconds + flops / FLOPS, begun.bytes + held)
+
+
+def joint_begun(network: Network) -> Effort:
+    """Return the effort of the same method until its start, multipliers found layer by layer, is there and proved.
+
+    It is anytime: its bound is useful from then on.
+    """
+    return Effort(2.0 * layerwise(network).seconds, layerwise(network).bytes)
 
 
 def joint_bytes(network: Network) -> float:
@@ -125,6 +144,15 @@ def group_widths(network: Network) -> tuple[int, ...]:
         reads.append(blocks)
     _connect(beside, reads[-1])
     return tuple(sum(sizes[b] for b in level) for level in _levels(beside))
+
+
+def narrowed_widths(network: Network) -> tuple[int, ...]:
+    """Return the same with no more inputs than rows that read them (`proof.narrow`), where the next group has them all.
+
+    The output counts as a row: a network without activations is its output alone.
+    """
+    inputs, *others = group_widths(network)
+    return (min(inputs, others[0] if others else network.nodes[-1].size), *others)
 
 
 def _connect(beside: list[set[int]], blocks: frozenset[int]) -> None:

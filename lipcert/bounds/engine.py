@@ -13,7 +13,7 @@ import numpy as np
 from lipcert.bounds.effort import beyond_memory
 from lipcert.bounds.margins import propose_margins
 from lipcert.bounds.memory import PeakMemory
-from lipcert.bounds.method import Method, Proposal, Solver
+from lipcert.bounds.method import Method, Proposal, Solver, derive
 from lipcert.bounds.registry import METHODS, choose_method, find_method
 from lipcert.bounds.threads import suitable_threads
 from lipcert.errors import InconclusiveError, LipcertError, UsageError
@@ -23,7 +23,7 @@ from lipcert.proof.certificate import Certificate
 from lipcert.proof.claims import NORMS, Claim, Level, Norm, Quantity
 from lipcert.proof.environment import require_ieee
 from lipcert.proof.refusal import Refused
-from lipcert.proof.rules import RULES, Derivation, Step
+from lipcert.proof.rules import Derivation, Step
 from lipcert.proof.subject import subject
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ def _derive(
         require_ieee()
         with suitable_threads(normal):
             proposal = _propose(normal, method, norm, quantity, time_limit)
-            derivation = RULES[proposal.rule].derive(normal, norm, proposal.witness)
+            proposal, derivation = derive(normal, norm, proposal)
     except Refused as refusal:
         raise InconclusiveError(f"no bound can be derived from what '{method.name}' proposed: {refusal}") from None
     claim = _claim(norm, quantity, derivation)

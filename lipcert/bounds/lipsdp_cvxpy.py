@@ -32,10 +32,9 @@ import numpy as np
 
 from lipcert.bounds.chain import Chain, chain_of, obstacle
 from lipcert.bounds.conic import Attempt, ask, solvers_for, triangle
-from lipcert.bounds.eclipse import target_of
 from lipcert.bounds.eclipse_fast import EclipseFast
 from lipcert.bounds.method import Method, Proposal, Solver
-from lipcert.bounds.targets import propose_target
+from lipcert.bounds.targets import propose_target, provable_target
 from lipcert.errors import InconclusiveError
 from lipcert.network.activations import slope_interval
 from lipcert.network.enclosure import Float
@@ -43,6 +42,7 @@ from lipcert.network.graph import Network
 from lipcert.network.operators import Elementwise, Operator
 from lipcert.proof.claims import Norm
 from lipcert.proof.lifted import Lifted, lift
+from lipcert.proof.narrow import narrowed
 from lipcert.proof.rules.multipliers import Multipliers
 
 MOST_ENTRIES = 600_000  # of the triangles of all matrices; beyond, SCS takes hours, the others tens of GiB
@@ -93,17 +93,18 @@ class LipSdpCvxpy(Method):
     def propose(self, network: Network, norm: Norm, time_limit: float | None) -> Proposal:
         """Propose the best mixture of the solver's multipliers with those of `eclipse-fast`."""
         begin, limit = time.monotonic(), math.inf if time_limit is None else time_limit
-        lifted = lift(network)
+        lifted = narrowed(lift(network))
         chain = chain_of(lifted)
         with np.errstate(all="ignore"):  # what is not finite is refused by the rule
             try:
                 plain = EclipseFast().multipliers(lifted)
             except np.linalg.LinAlgError:
                 raise InconclusiveError("the layers' gains over- or underflow float64") from None
+            target = provable_target(lifted, plain)
             if not all(matrix.any() for matrix in (*chain.weights, chain.last)):
                 note = "a layer is zero: any multipliers prove the bound, no solver was asked"
-                return propose_target(lifted, plain, None, (note,))
-            scaled = scale(chain, plain, target_of(lifted, plain))
+                return propose_target(plain, target, None, (note,))
+            scaled = scale(chain, plain, target)
             attempt, found = self._solve(scaled, lambda: limit - (time.monotonic() - begin))
             if found is None:
                 raise InconclusiveError(f"no solver gave usable multipliers ({'; '.join(attempt.failures)})")
@@ -189,20 +190,19 @@ def _nudge(lifted: Lifted, plain: list[Float], found: list[Float], attempt: Atte
         InconclusiveError: none can.
     """
     mixtures = {w: [(1 - w) * a + w * b for a, b in zip(found, plain, strict=True)] for w in SHARES}
-    targets = {share: target_of(lifted, mixed) for share, mixed in mixtures.items()}
+    targets = {share: provable_target(lifted, mixed) for share, mixed in mixtures.items()}
     enough = max(targets.values()) * (1.0 - SAME)
     claimed = math.sqrt(unit / attempt.value) if attempt.value > 0 else math.nan
     usable = [share for share in SHARES if targets[share] > 0]
+    if not usable:
+        said = f"{attempt.solver} says '{attempt.status}', but its multipliers prove nothing"
+        raise InconclusiveError(f"{said}: allow more time, or use 'lipsdp'")
+    solver = Solver(f"cvxpy {attempt.solver}", attempt.status)
+    proposals = []
     for share in sorted(usable, key=lambda s: (targets[s] < enough, s if targets[s] >= enough else -targets[s])):
-        try:
-            proposal = propose_target(lifted, mixtures[share])
-        except InconclusiveError:
-            continue
-        proved = float(proposal.witness["inverse_square"][0]) ** -0.5
-        said = f"{attempt.solver} says '{attempt.status}' and {claimed:.9g}; its multipliers prove {proved:.9g}"
         mixed = f" after mixing with a share of {share:g} of those of 'eclipse-fast'" if share else ""
-        solver = Solver(f"cvxpy {attempt.solver}", attempt.status)
-        return replace(proposal, solver=solver, notes=(said + mixed, *attempt.failures))
-    raise InconclusiveError(
-        f"{attempt.solver} says '{attempt.status}', but its multipliers prove nothing: allow more time, or use 'lipsdp'"
-    )
+        for choice in propose_target(mixtures[share], targets[share], solver).choices():
+            proved = float(choice.witness["inverse_square"][0]) ** -0.5
+            said = f"{attempt.solver} says '{attempt.status}' and {claimed:.9g}; its multipliers prove {proved:.9g}"
+            proposals.append(replace(choice, notes=(said + mixed, *attempt.failures)))
+    return proposals[0].or_else(proposals[1:])

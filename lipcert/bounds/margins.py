@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +24,7 @@ from lipcert.network.graph import Network
 from lipcert.proof.claims import Norm, margin
 from lipcert.proof.inequality import assemble
 from lipcert.proof.lifted import Lifted, lift
+from lipcert.proof.narrow import narrowed
 from lipcert.proof.rules.absolute import Absolute
 from lipcert.proof.rules.absolute_margins import AbsoluteMargins
 from lipcert.proof.rules.directions import Directions, gram_margins, proves_gram, towards
@@ -60,7 +62,8 @@ def propose_margins(logits: Network, method: Method, norm: Norm, time_limit: flo
 
 def _directions(logits: Network, method: Method, first: Proposal, time_limit: float | None, start: float) -> Proposal:
     """Extend multipliers for the whole output to a witness of the directions rule."""
-    lifted = lift(logits)
+    lifted = narrowed(lift(logits))
+    first = _proved(lifted, first)
     gram = propose_gram(lifted, read_witness(lifted, first.witness)[0])
     own: dict[tuple[int, int], Proposal] = {}
     for i, j in _pairs(gram, lifted, time_limit):
@@ -72,10 +75,22 @@ def _directions(logits: Network, method: Method, first: Proposal, time_limit: fl
             continue
         if np.array_equal(found.witness["multipliers"], first.witness["multipliers"]):
             break  # the method does not look at the last layer
-        if proves(towards(lifted, (i, j)), *read_witness(lifted, found.witness)):
-            own[i, j] = found
+        with suppress(InconclusiveError):
+            own[i, j] = _proved(towards(lifted, (i, j)), found)
     note = f"{len(own)} of {math.comb(len(gram), 2)} pairs of outputs have multipliers of their own"
     return replace(first, rule=Directions.id, witness=_witness(first, gram, own), notes=(*first.notes, note))
+
+
+def _proved(lifted: Lifted, proposal: Proposal) -> Proposal:
+    """Return the first choice of multipliers that can be proved.
+
+    Raises:
+        InconclusiveError: there is none.
+    """
+    for choice in proposal.choices():
+        if proves(lifted, *read_witness(lifted, choice.witness)):
+            return choice
+    raise InconclusiveError("no bound can be proved with the multipliers that were found")
 
 
 def propose_gram(lifted: Lifted, multipliers: list[Float]) -> Float:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from lipcert.network.graph import Network
 from lipcert.proof.certificate import Witness
 from lipcert.proof.claims import Norm
+from lipcert.proof.refusal import Refused
+from lipcert.proof.rules import RULES, Derivation
 
 
 @dataclass(frozen=True)
@@ -35,12 +38,42 @@ class Proposal:
         witness: arrays for the rule.
         solver: the solver behind it, where one was used.
         notes: what a person should know (techniques chosen, limits reached).
+        otherwise: what to try in turn where the rule refuses it: the same with more room, or something simpler. So a
+            method need not prove anything itself (see `derive`).
     """
 
     rule: str
     witness: Witness = field(default_factory=dict)
     solver: Solver | None = None
     notes: tuple[str, ...] = ()
+    otherwise: tuple[Proposal, ...] = ()
+
+    def or_else(self, others: Iterable[Proposal]) -> Proposal:
+        """Return the proposal with others to try after it, each followed by its own."""
+        further = tuple(alone for other in others for alone in other.choices())
+        return replace(self, otherwise=(*self.otherwise, *further))
+
+    def choices(self) -> tuple[Proposal, ...]:
+        """Return the proposal and what to try after it, one by one."""
+        return (replace(self, otherwise=()), *self.otherwise)
+
+
+def derive(network: Network, norm: Norm, proposal: Proposal) -> tuple[Proposal, Derivation]:
+    """Derive a bound by the rule from the first of a method's proposals that it does not refuse; return that one too.
+
+    network: a normal form. Level of the result: verified.
+
+    Raises:
+        Refused: there is none; what the rule said of the first.
+    """
+    refused = None
+    for choice in proposal.choices():
+        try:
+            return choice, RULES[choice.rule].derive(network, norm, choice.witness)
+        except Refused as refusal:
+            refused = refused or refusal
+    assert refused is not None
+    raise refused
 
 
 class Method(ABC):

@@ -106,6 +106,9 @@ def choose_method(network: Network, norm: Norm, time_limit: float | None = None)
         return Choice(find_method("lipsdp-conv"), "stride-1 convolutions: the best multipliers for each channel")
     if obstacle is None and sum(size**3 for size in sizes) > MODERATE:
         obstacle = "the layers are wide; ask for 'eclipse-fast' if there is time"
+    seconds = ESTIMATES["eclipse-fast"](network).seconds if obstacle is None else 0.0
+    if time_limit is not None and seconds > time_limit:  # it knows no limit of its own
+        obstacle = f"'eclipse-fast' would need about {seconds:.0f} s of {time_limit:g} s"
     if obstacle is None and chain_obstacle(network) is None:
         return Choice(find_method("eclipse-fast"), "a chain of moderate width: never above the product of the norms")
     obstacle = obstacle or "'eclipse-fast' may be above the product where branches join"

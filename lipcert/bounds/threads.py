@@ -41,13 +41,14 @@ def suitable_threads(network: Network) -> Iterator[None]:
 
 @contextmanager
 def all_threads(order: int) -> Iterator[None]:
-    """Within it torch uses as many threads as outside `suitable_threads`, if a matrix of this order is large."""
+    """Within it all use as many threads as torch outside `suitable_threads`, if a matrix of this order is large."""
     outside, inside = _OUTSIDE.get(), torch.get_num_threads()
     if order < LARGE or outside is None or outside == inside:
         yield
         return
-    torch.set_num_threads(outside)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(inside)
+    with threadpool_limits(limits=outside):
+        torch.set_num_threads(outside)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(inside)

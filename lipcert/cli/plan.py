@@ -21,9 +21,13 @@ def overview(result: PlanResult) -> list[RenderableType]:
     table = show.table()
     for name in ("stage", "level", "batch", "multiplications", "why, and what it costs per sample"):
         table.add_column(name, justify="right" if name in ("batch", "multiplications") else "left", overflow="fold")
+    told: dict[str, str] = {}  # reasons that several stages share stand beside the first of them
     for stage in result.stages:
         work = numbers.MISSING if stage.multiplications is None else f"{stage.multiplications:.1e}"
-        words = f"{stage.reason}; {stage.cost}" if stage.included else f"left out: {stage.reason}"
+        same = stage.reason in told
+        told.setdefault(stage.reason, stage.name)
+        reason = f"as '{told[stage.reason]}'" if same else stage.reason
+        words = f"{reason}; {stage.cost}" if stage.included else f"left out: {reason}"
         style = None if stage.included else "dim"
         batch = numbers.MISSING if stage.batch_size is None else numbers.count(stage.batch_size)
         table.add_row(stage.name, stage.level or numbers.MISSING, batch, work, words, style=style)
@@ -32,7 +36,7 @@ def overview(result: PlanResult) -> list[RenderableType]:
         for text, seconds in (("time limit", result.time_limit), ("per sample", result.budget_per_sample))
         if seconds is not None
     ]
-    eps = ", ".join(map(numbers.eps_key, result.eps))
+    eps = ", ".join(map(numbers.eps, result.eps))
     return [
         show.title(f"{result.model.path}, {result.norm}, eps {eps}, level {result.level}: the plan, nothing was run"),
         table,

@@ -110,9 +110,10 @@ def table(result: RunsResult) -> Table:
     from lipcert.report import numbers
 
     keys = [numbers.eps_key(eps) for eps in result.eps]
+    certified = [f"certified@{numbers.eps(eps)}" for eps in result.eps]
     found = show.table()
     found.add_column("run")
-    for name in ("clean", *(f"certified@{key}" for key in keys), "mean radius", "bound ≤", "time"):
+    for name in ("clean", *certified, "mean radius", "bound ≤", "time"):
         found.add_column(name, justify="right")
     for name in ("method", "level"):
         found.add_column(name)

@@ -15,7 +15,7 @@ def report_markdown(report: Report) -> str:
     lines += [f"**{wording.headline(report)}.** {wording.claim(report)}", ""]
     lines += _verdicts(report.requirements)
     lines += ["| ε | certified | unknown | broken by the attack | misclassified |", "|--:|--:|--:|--:|--:|"]
-    lines += [_row(report, numbers.eps_key(eps)) for eps in report.eps]
+    lines += [_row(report, eps) for eps in report.eps]
     lines += [
         "",
         f"Clean accuracy {numbers.percent_down(report.clean_count, report.samples)}, mean certified radius "
@@ -56,8 +56,8 @@ def _folded(title: str, lines: Sequence[str]) -> list[str]:
 
 
 def _classes(report: Report) -> list[str]:
-    keys = [numbers.eps_key(eps) for eps in report.eps]
-    lines = [f"| class | samples | clean | {' | '.join(f'certified at {key}' for key in keys)} |"]
+    keys, shown = ([name(eps) for eps in report.eps] for name in (numbers.eps_key, numbers.eps))
+    lines = [f"| class | samples | clean | {' | '.join(f'certified at {eps}' for eps in shown)} |"]
     lines.append(f"|--:|--:|--:|{'--:|' * len(keys)}")
     for row in report.per_class:
         shares = [row.clean_accuracy, *(row.certified[key] for key in keys)]
@@ -107,11 +107,12 @@ def _digest(file: FileDigest) -> str:
     return f"- `{_literal(wording.file_name(file.path))}`: sha256 `{file.sha256 or 'none'}`"
 
 
-def _row(report: Report, key: str) -> str:
+def _row(report: Report, eps: float) -> str:
+    key = numbers.eps_key(eps)
     certified = report.certified_count[key]
     attacked = report.attacked_count.get(key)
     cells = (
-        key,
+        numbers.eps(eps),
         f"{numbers.count(certified)} ({numbers.percent_down(certified, report.samples)})",
         numbers.count(report.unknown_count.get(key, 0)),
         numbers.MISSING if attacked is None else numbers.count(attacked),

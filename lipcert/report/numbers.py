@@ -11,6 +11,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decima
 
 DIGITS = 6
 MISSING = "–"
+PIXELS = 255  # values of a pixel above 0
 _PLAIN = range(-5, 9)  # powers of ten that are written without an exponent
 
 
@@ -47,6 +48,13 @@ def percent_up(count: int, total: int, places: int = 2) -> str:
 def eps_key(eps: float) -> str:
     """Return the key of `eps` in the maps of a report."""
     return format(eps, "g")
+
+
+def eps(value: float) -> str:
+    """Return a radius as people know it: that of pictures, which no short decimal is, with its fraction of 255."""
+    key, steps = eps_key(value), round(value * PIXELS)
+    known = float(key) == value or steps < 1 or abs(value * PIXELS - steps) > 1e-9
+    return key if known else f"{key} ({steps}/{PIXELS})"
 
 
 def count(value: int) -> str:

@@ -36,7 +36,7 @@ def report_overview(report: Report) -> Overview:
     return Overview(
         title=f"{report.model.path}, {report.norm}",
         head=("eps", "certified", "", "attack leaves", "unknown", "attacked"),
-        rows=tuple(_eps_row(report, numbers.eps_key(eps)) for eps in report.eps),
+        rows=tuple(_eps_row(report, eps) for eps in report.eps),
         lines=(
             f"clean accuracy {numbers.percent_down(correct, total)}, "
             f"{numbers.count(total - correct)} of {numbers.count(total)} misclassified",
@@ -47,14 +47,16 @@ def report_overview(report: Report) -> Overview:
     )
 
 
-def _eps_row(report: Report, key: str) -> tuple[str, ...]:
+def _eps_row(report: Report, eps: float) -> tuple[str, ...]:
+    key = numbers.eps_key(eps)
     left, attacked = report.empirical_robust_accuracy.get(key), report.attacked_count.get(key)
+    untried = f" ({numbers.count(report.untried_count[key])} untried)" if report.untried_count else ""
     return (
-        key,
+        numbers.eps(eps),
         numbers.percent_down(report.certified_count[key], report.samples),
         numbers.count(report.certified_count[key]),
         numbers.MISSING if left is None else numbers.percent_up(numbers.count_of(left, report.samples), report.samples),
-        numbers.count(report.unknown_count.get(key, 0)),
+        numbers.count(report.unknown_count.get(key, 0)) + untried,
         numbers.MISSING if attacked is None else numbers.count(attacked),
     )
 

@@ -97,12 +97,12 @@ def claim(report: Report) -> str:
         return (
             f"None of the {numbers.count(report.samples)} samples is {word}, at level {report.level}, to keep the "
             f"right class in the network {report.model.weights_digest[:12]} within any of the {norm} distances ε "
-            f"asked for: {_listed([numbers.eps_key(eps) for eps in report.eps])}."
+            f"asked for: {_listed([numbers.eps(eps) for eps in report.eps])}."
         )
     shares = [
-        f"{numbers.count(report.certified_count[key])} ({share}) at ε = {key}"
-        for key in map(numbers.eps_key, report.eps)
-        for share in [numbers.percent_down(report.certified_count[key], report.samples)]
+        f"{numbers.count(count)} ({numbers.percent_down(count, report.samples)}) at ε = {numbers.eps(eps)}"
+        for eps in report.eps
+        for count in [report.certified_count[numbers.eps_key(eps)]]
     ]
     return (
         f"Of {numbers.count(report.samples)} samples, {_listed(shares)} are classified correctly by the network "
@@ -228,11 +228,23 @@ def not_claimed(report: Report) -> list[str]:
             "“Unknown” means neither proved nor broken. The true robust accuracy lies between the certified and "
             "the attacked one."
         )
+    if report.untried_count:
+        unsaid.append(f"{_untried(report)} more time may settle them.")
     if report.empirical_robust_accuracy:
         unsaid.append("The attacked accuracy is what one attack left standing; a better attack may leave less.")
     if report.level != "verified-exec":
         unsaid.append("The rounding of the deployed forward pass is not covered at this level.")
     return unsaid
+
+
+def _untried(report: Report) -> str:
+    """Say how many of the unknown samples the end of time left."""
+    shares = [
+        f"{numbers.count(count)} at ε = {numbers.eps(eps)}"
+        for eps in report.eps
+        for count in [report.untried_count[numbers.eps_key(eps)]]
+    ]
+    return f"Of the unknown samples, {_listed(shares)} were not tried to the end when the time limit was over:"
 
 
 def recheck(report: Report) -> list[Step]:
@@ -252,7 +264,7 @@ def recheck(report: Report) -> list[Step]:
         steps.append(Step(purpose, " ".join(["lipcert check", shlex.quote(certificate), model, *options])))
     for proof in report.proofs:
         what = "1 sample keeps its class" if proof.samples == 1 else f"{proof.samples} samples keep their classes"
-        purpose = f"{what} within ε = {numbers.eps_key(proof.eps)}, by {proof.method}: derived again, sample by sample."
+        purpose = f"{what} within ε = {numbers.eps(proof.eps)}, by {proof.method}: derived again, sample by sample."
         options = _model_options(report.provenance.command or "")
         steps.append(Step(purpose, " ".join(["lipcert check", shlex.quote(proof.path), model, *options])))
     if report.provenance.command is not None:

@@ -145,6 +145,8 @@ class Report(Result):
     Attributes:
         certified_accuracy: correctly classified and proved stable in the ball, per eps.
         empirical_robust_accuracy: correctly classified and not broken by the attack, per eps (an upper estimate).
+        untried_count: how many of the unknown samples the end of a time limit left before everything was tried on
+            them, per eps; empty where none.
         level: the lowest level of any certified sample.
         bound: the one global bound.
         margins: bounds of all differences of two logits, where each rival class was held against its own too.
@@ -168,6 +170,7 @@ class Report(Result):
     empirical_robust_accuracy: dict[str, Fraction]
     attacked_count: dict[str, Count]
     unknown_count: dict[str, Count]
+    untried_count: dict[str, Count] = Field(default_factory=dict)
     level: LevelName
     method: str
     bound: BoundResult

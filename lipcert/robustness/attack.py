@@ -75,6 +75,11 @@ class Attacker:
         self._network: TorchNetwork = compile_network(network, device, torch.float32)
         self._plain = self._network if device == "cpu" else compile_network(network, "cpu", torch.float32)
 
+    @property
+    def device(self) -> torch.device:
+        """Where torch computes."""
+        return self._network.device
+
     def run(
         self,
         images: Images,

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from dataclasses import fields, replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -28,7 +27,6 @@ from lipcert.robustness.attack import Attacker
 from lipcert.robustness.baseline import Baseline, hold, read_baseline
 from lipcert.robustness.basis import Basis, make_basis, output_bound
 from lipcert.robustness.data.dataset import Dataset, as_dataset, fit
-from lipcert.robustness.data.streams import Images, Stream
 from lipcert.robustness.exhibits import make_exhibits
 from lipcert.robustness.explanation import plan_document
 from lipcert.robustness.hints import hinted
@@ -41,21 +39,19 @@ from lipcert.robustness.records.shards import unite
 from lipcert.robustness.requirements import Requirement, measured, parse_requirements
 from lipcert.robustness.settings import Settings
 from lipcert.robustness.stages.cascade import Cascade
-from lipcert.robustness.stages.clock import Clock, Pace
-from lipcert.robustness.stages.plan import Plan, make_plan
+from lipcert.robustness.stages.clock import Clock
+from lipcert.robustness.stages.plan import make_plan
 from lipcert.robustness.stages.stage import GlobalStage
 from lipcert.robustness.summary import make_report
+from lipcert.robustness.sweep import Progress, make_pace, sweep
 from lipcert.robustness.tasks import LOGITS, ends_in_sigmoid, two_logits
-from lipcert.robustness.verdicts import Ints, Verdicts
+from lipcert.robustness.verdicts import Ints
 
-Progress = Callable[[int, int], None]
 Say = Callable[[str], None]
 
-BATCH_NUMBERS = 2**21  # numbers in the largest layer of a batch
-LARGEST_BATCH = 2000
-FIRST_BATCH = 32  # where stages follow the global one, which take nobody knows how long
 PROBE = 64  # samples that show whether a pass is exact enough
 LOWER_POINTS = 256  # samples that the search for a lower bound starts from
+LOWER_SHARE = 0.05  # of a time limit, that this search may take
 
 
 def certify(
@@ -113,11 +109,12 @@ def certify(
     part = Part(part=uuid4().hex, started=started, device=device, shard=own.shard)
     with Journal(heading, part, start, chosen.folder, processes.home(chosen.folder)) as journal:
         todo = np.setdiff1d(index, journal.resume(dataset, index) if chosen.resume else journal.begin())
-        tell = None if progress is None else partial(_tell, progress, len(index))
-        left = _run(dataset, todo, cascade, journal, _pace(network, chosen, plan), tell)
+        pace = make_pace(network, chosen, plan)
+        tell = None if progress is None else lambda left: progress(len(index) - left, len(index))
+        late = sweep(dataset, todo, cascade, journal, pace, tell)
         log = journal.log()
-    log, remarks = unite(processes, log, left, (*plan.remarks, *cascade.remarks()), (chosen.folder, chosen.shard))
-    report = make_report(log, chosen.shard, None if chosen.folder is None else chosen.folder / FILE, remarks)
+    log, late, remarks = unite(processes, log, late, (*plan.remarks, *cascade.remarks()), (chosen.folder, chosen.shard))
+    report = make_report(log, chosen.shard, None if chosen.folder is None else chosen.folder / FILE, remarks, late)
     if processes.first and attacker and chosen.save_adversarial:
         saved = save_adversarial(attacker, dataset, log.verdicts, chosen)
         report = report.model_copy(update={"notes": (*report.notes, *saved)})
@@ -146,7 +143,7 @@ def explain(
     device = pick_device(chosen.device)
     plan = make_plan(network, chosen, device)
     samples = len(_shard(chosen, len(dataset)))
-    return plan_document(network, chosen, plan, samples, device, _pace(network, chosen, plan).size)
+    return plan_document(network, chosen, plan, samples, device, make_pace(network, chosen, plan).size)
 
 
 def pick_device(name: str) -> str:
@@ -235,7 +232,9 @@ def _with_lower(basis: Basis, dataset: Dataset, chosen: Settings) -> Basis:
     if not chosen.attacks or chosen.lower_seconds <= 0:
         return basis
     points = dataset.images[:LOWER_POINTS]
-    found = lower_bound(basis.subject, chosen.norm, seconds=chosen.lower_seconds, points=points)
+    share = math.inf if chosen.time_limit is None else LOWER_SHARE * chosen.time_limit
+    seconds = min(chosen.lower_seconds, share)
+    found = lower_bound(basis.subject, chosen.norm, seconds=seconds, points=points)
     return basis.with_lower(found.value)
 
 
@@ -243,48 +242,3 @@ def _attacker(network: Network, chosen: Settings, dataset: Dataset, device: str)
     if not chosen.attacks:
         return None
     return Attacker(network, chosen.attack, chosen.norm, dataset.box, device, chosen.top_k)
-
-
-def _pace(network: Network, chosen: Settings, plan: Plan) -> Pace:
-    """Return the sizes of batches: as given; else what fits, small at first where stages follow the global one."""
-    if chosen.batch_size is not None:
-        return Pace(chosen.batch_size, chosen.batch_size, math.inf)
-    most = max(1, min(LARGEST_BATCH, BATCH_NUMBERS // max(node.size for node in network.nodes)))
-    return Pace(FIRST_BATCH if sum(step.included for step in plan.steps) > 1 else most, most)
-
-
-def _tell(progress: Progress, total: int, left: int) -> None:
-    progress(total - left, total)
-
-
-def _run(
-    dataset: Dataset, todo: Ints, cascade: Cascade, journal: Journal, pace: Pace, tell: Callable[[int], None] | None
-) -> Verdicts:
-    """Decide samples and write them down; return verdicts on those that the end of time left open.
-
-    Args:
-        dataset: in the network's input shape. todo: positions of the samples. cascade: decides them.
-        journal: takes what is done. pace: sizes of batches. tell: called with how many samples are left.
-    """
-    left = [Verdicts.unknown(todo[:0], todo[:0], len(cascade.eps))]
-    while len(todo):
-        if tell is not None:
-            tell(len(todo))
-        rows, begin = todo[: pace.size], time.perf_counter()
-        verdicts, images = Verdicts.unknown(rows, dataset.labels[rows], len(cascade.eps)), _rows(dataset.images, rows)
-        done = cascade.decide(images, verdicts)
-        whole = bool(done.all())
-        seconds = dict(zip(cascade.names, cascade.seconds, strict=True))
-        journal.append(verdicts.take(done), images if whole else images[done], seconds, cascade.lasting())
-        left += [] if whole else [verdicts.take(~done)]
-        todo = todo[len(rows) :]
-        pace.learn(len(rows), time.perf_counter() - begin)
-    if tell is not None:
-        tell(0)
-    return Verdicts.join(left)
-
-
-def _rows(images: Images | Stream, rows: Ints) -> Images:
-    """Return some images, without a copy where they stand one after the other."""
-    first, last = int(rows[0]), int(rows[-1])
-    return images[first : last + 1] if last - first + 1 == len(rows) else images[rows]

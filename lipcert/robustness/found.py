@@ -68,17 +68,28 @@ def _by_method(network: Network, settings: Settings) -> Found:
 
 
 def _with_pairs(network: Network, settings: Settings, found: Found, bound: Bound) -> Found:
-    """Add bounds of all margins where what the method proposed leads to them."""
+    """Add bounds of all margins where what the method proposed leads to them, and time is left for them."""
     if settings.quantity != "margins" or bound.certificate.rule not in SERVED:
         return found
+    limit = settings.bound_seconds
+    if limit is not None:
+        limit = 2.0 * limit - bound.seconds  # half of the time is for the bound itself, which may have taken more
+        if limit < bound.seconds:  # the same again is the least that they take
+            return replace(found, notes=(_no_time(settings.time_limit, bound.seconds),))
     try:
-        limit = settings.bound_seconds
         pairs = engine.bound(network, bound.method, settings.norm, quantity="margins", time_limit=limit)
     except (InconclusiveError, UsageError) as error:
         return replace(found, notes=(f"no bounds of single margins: {error}",))
     saved = _save(pairs.certificate, settings, MARGINS)
     document = bound_result(network, pairs, saved)
     return replace(found, pairs=(pairs.certificate.claim, document), notes=pairs.notes)
+
+
+def _no_time(limit: float | None, seconds: float) -> str:
+    return (
+        f"no bounds of single margins: the one bound took {seconds:.1f} s of the time limit of {limit:g} s, they would "
+        "take as long at least"
+    )
 
 
 def _save(certificate: Certificate, settings: Settings, name: str) -> str | None:

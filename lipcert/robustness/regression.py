@@ -32,7 +32,7 @@ from lipcert.files import write_whole
 from lipcert.network.enclosure import TINY, Float, round_up
 from lipcert.network.graph import Network
 from lipcert.proof.claims import Level, Norm
-from lipcert.proof.local import NOTHING, Evaluator, Ints, Region
+from lipcert.proof.local import Evaluator, Ints, Region
 from lipcert.proof.refusal import Refused
 from lipcert.results import OutputChange, RegressionReport
 from lipcert.robustness.attack import distances
@@ -171,9 +171,10 @@ class _Work:
         method = find_local(LOCAL)
         placed = self.view.place(torch.from_numpy(images))
         with full_precision():
-            proposal = method.propose(self.view, Ball.around(placed, eps, self.norm), torch.from_numpy(last))
+            found = method.bound(self.view, Ball.around(placed, eps, self.norm), torch.from_numpy(last))
+            proposal = found.proposal(torch.arange(len(images)))
         region = Region.around(images, eps, self.norm)
-        return method.verified_margins(self.evaluator, region, last, NOTHING if proposal is None else proposal)
+        return method.verified_margins(self.evaluator, region, last, proposal)
 
 
 def load_inputs(path: Path, scale: float | None = None, limit: int | None = None) -> Float:

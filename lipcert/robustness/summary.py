@@ -18,7 +18,13 @@ BINS = 40
 CURVE_POINTS = 101
 
 
-def make_report(log: Log, shard: str | None = None, records: Path | None = None, remarks: Sequence[str] = ()) -> Report:
+def make_report(
+    log: Log,
+    shard: str | None = None,
+    records: Path | None = None,
+    remarks: Sequence[str] = (),
+    late: Verdicts | None = None,
+) -> Report:
     """Return the report on what records hold, without verdicts on requirements.
 
     Args:
@@ -26,6 +32,7 @@ def make_report(log: Log, shard: str | None = None, records: Path | None = None,
         shard: of the run, which did only a part on purpose.
         records: path of the per-sample file.
         remarks: further notes.
+        late: those of the verdicts that the end of time left open: nobody has tried everything on them.
     """
     heading, verdicts, total = log.heading, log.verdicts, len(log.verdicts)
     certified, attacked = verdicts.count(Status.CERTIFIED), verdicts.count(Status.ATTACKED)
@@ -43,6 +50,7 @@ def make_report(log: Log, shard: str | None = None, records: Path | None = None,
         empirical_robust_accuracy=_shares(heading, clean - attacked, total) if heading.attacks else {},
         attacked_count=_counts(heading, attacked) if heading.attacks else {},
         unknown_count=_counts(heading, verdicts.count(Status.UNKNOWN)),
+        untried_count={} if late is None or not len(late) else _counts(heading, late.count(Status.UNKNOWN)),
         level=heading.level if lowest is None else lowest.label,
         method=heading.method,
         bound=heading.bound,
@@ -58,7 +66,7 @@ def make_report(log: Log, shard: str | None = None, records: Path | None = None,
         requirements=(),
         records=None if records is None else str(records),
         provenance=_provenance(log, shard),
-        notes=(*heading.notes, *_remarks(log, shard, remarks)),
+        notes=(*heading.notes, *_remarks(log, shard, remarks), *_of_time(late, records)),
     )
 
 
@@ -95,6 +103,17 @@ def _remarks(log: Log, shard: str | None, further: Sequence[str]) -> list[str]:
     if len(log.parts) > 1:
         found.append(f"{len(log.parts)} processes did the work, one after the other or beside each other: times add up")
     return found
+
+
+def _of_time(late: Verdicts | None, records: Path | None) -> list[str]:
+    """Say what the end of time left open."""
+    if late is None or not len(late):
+        return []
+    further = "--resume goes on with them" if records is not None else "with --report DIR, --resume can go on with them"
+    return [
+        f"the time limit was over before everything was tried on {len(late)} samples: they count as unknown where "
+        f"nothing was decided; {further}"
+    ]
 
 
 def _of_parts(parts: Sequence[Part]) -> list[str]:

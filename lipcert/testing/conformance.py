@@ -13,14 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
-from lipcert.bounds.method import Method, Proposal
+from lipcert.bounds.method import Method, Proposal, derive
 from lipcert.errors import InconclusiveError
 from lipcert.network.enclosure import Float
 from lipcert.network.graph import Network
 from lipcert.proof.certificate import Certificate
 from lipcert.proof.checker import check
 from lipcert.proof.claims import NORMS, Claim, Norm
-from lipcert.proof.rules import RULES
 from lipcert.proof.subject import subject
 from lipcert.testing.laws import laws
 from lipcert.testing.truth import jacobians_of, lower_bound
@@ -90,8 +89,8 @@ def bound_of(method: Method, network: Network, norm: Norm) -> Outcome | None:
         _require(bool(reason.strip()) and "\n" not in reason, method, norm, "a refusal is one line of text")
         return None
     try:
-        proposal = method.propose(normal, norm, None)
-        return Outcome(RULES[proposal.rule].derive(normal, norm, proposal.witness).bound, proposal)
+        proposal, derivation = derive(normal, norm, method.propose(normal, norm, None))
+        return Outcome(derivation.bound, proposal)
     except Exception as error:
         raise AssertionError(f"{method.name}, {norm}: it says that it serves the network, and then: {error}") from error
 
@@ -169,5 +168,5 @@ def _check_time_limit(method: Method) -> None:
                 proposal = method.propose(normal, norm, 0.0)
             except InconclusiveError:
                 return
-            RULES[proposal.rule].derive(normal, norm, proposal.witness)
+            derive(normal, norm, proposal)
             return

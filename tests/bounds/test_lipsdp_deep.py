@@ -4,10 +4,10 @@ import time
 
 import numpy as np
 import pytest
-import torch
 
 from lipcert.bounds.engine import bound
 from lipcert.bounds.lipsdp import LipSdpStatus, solve_lipsdp
+from lipcert.bounds.lipsdp._arrays import array, cholesky, to_numpy
 from lipcert.bounds.lipsdp._barrier import factor_at
 from lipcert.bounds.lipsdp._centre import Inverse, Linear, Logarithm, Point, centre
 from lipcert.bounds.lipsdp._clock import Clock
@@ -16,10 +16,14 @@ from lipcert.bounds.lipsdp._newton import Local
 from lipcert.bounds.lipsdp._reduce import reduce_lifted
 from lipcert.bounds.lipsdp._schur import Schur
 from lipcert.bounds.lipsdp._start import Plan, start
+from lipcert.bounds.lipsdp._tridiag import Band, factorise
 from lipcert.proof.claims import Level
 from lipcert.proof.lifted import lift
 from lipcert.proof.subject import subject
 from lipcert.testing.build import mlp
+from lipcert.testing.zoo import zoo
+
+DEVICES = ("cpu", "cpu:0")  # numpy, torch
 
 
 def orthogonal(rng, size):
@@ -83,17 +87,42 @@ def test_layers_stay_in_the_domain(slopes):
     assert np.linalg.eigvalsh(np.diag(inverse) - r[:, None] * gain * r)[0] > 0
 
 
-@pytest.mark.parametrize("by_columns", [True, False])
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("size", [1, 2, 40])
-def test_one_right_hand_side(size, by_columns):
-    torch.manual_seed(size)
-    root = torch.randn(size, size, dtype=torch.float64)
-    matrix = root @ root.T + torch.eye(size, dtype=torch.float64)
-    rhs = torch.randn(size, dtype=torch.float64)
-    schur = Schur.of(matrix.tril())
+def test_one_right_hand_side(size, device, order):
+    rng = np.random.default_rng(size)
+    root = rng.standard_normal((size, size))
+    matrix, rhs = root @ root.T + np.eye(size), rng.standard_normal(size)
+    schur = Schur.of(array(np.tril(matrix), device))
     assert schur is not None
-    ordered = Schur(schur.root.mT.contiguous().mT if by_columns else schur.root.contiguous(), schur.scale)
-    assert torch.allclose(ordered.solve(rhs), torch.linalg.solve(matrix, rhs), rtol=1e-9, atol=1e-12)
+    ordered = Schur(schur.root.T.copy().T if order == "F" and device == "cpu" else schur.root, schur.scale)
+    np.testing.assert_allclose(to_numpy(ordered.solve(array(rhs, device))), np.linalg.solve(matrix, rhs), rtol=1e-9)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_what_is_not_positive_definite_has_no_factor(device):
+    for matrix in (np.diag([1.0, -1.0, 2.0]), np.full((2, 2), np.nan), np.diag([1.0, np.nan, 1.0]), np.zeros((3, 3))):
+        assert cholesky(array(matrix, device)) is None
+        assert (
+            factorise(
+                Band([array(np.eye(2), device), array(matrix, device)], [array(np.zeros((len(matrix), 2)), device)])
+            )
+            is None
+        )
+
+
+def test_both_kinds_of_arrays_find_the_same():
+    """numpy on the CPU, torch elsewhere: slopes of both signs, rows that read far back, blocks joined to a group."""
+    for name in (
+        "deep narrow ReLU chain",
+        "ReLU behind sums, one with a minus",
+        "leaky slopes, one per neuron",
+        "chain with tanh",
+    ):
+        lifted = lifted_of(zoo()[name])
+        values = [solve_lipsdp(lifted, gap=1e-9, device=device).value for device in DEVICES]
+        assert values[0] == pytest.approx(values[1], rel=1e-9), name
 
 
 def begin(layers, width):
@@ -107,13 +136,13 @@ def test_a_secant_pair_is_reproduced_and_the_inverse_stays_positive():
     first = Point.of(here.system, here.y, Logarithm(kappa))
     local = Local.at(here.system, here.y, first.factor)
     inverse = Inverse(local.schur)
-    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
     for _ in range(4):
-        second = Point.of(here.system, here.y * (1.0 + 0.01 * torch.rand_like(here.y)), Logarithm(kappa))
+        second = Point.of(here.system, here.y * (1.0 + 0.01 * rng.random(len(here.y))), Logarithm(kappa))
         step, change = second.y - first.y, second.g - first.g
         inverse.learn(step, change)
-        assert torch.allclose(inverse.of(change), step, rtol=1e-8, atol=1e-12)
-        some = torch.randn_like(step)
+        np.testing.assert_allclose(inverse.of(change), step, rtol=1e-8, atol=1e-12)
+        some = rng.standard_normal(len(step))
         assert float(some @ inverse.of(some)) > 0
     inverse.learn(step, -change)  # no function that is convex does this
     assert len(inverse.pairs) == 4
@@ -134,4 +163,4 @@ def test_both_aims_lead_to_the_same_path():
     here, kappa = begin(6, 5)
     y, _ = centre(here.system, here.y, Logarithm(kappa), 1e-5)
     z, _ = centre(here.system, here.y, Linear(kappa / float(y[-1])), 1e-5)
-    assert torch.allclose(y, z, rtol=1e-5)
+    np.testing.assert_allclose(y, z, rtol=1e-5)

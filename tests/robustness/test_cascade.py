@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from small_networks import chain, labelled, random_chain
 
 from lipcert.bounds.local.certify import SampleCertifier
-from lipcert.bounds.local.method import Crown
+from lipcert.bounds.local.method import Bounds, Crown
 from lipcert.bounds.local.registry import find_local
 from lipcert.bounds.local.view import View
 from lipcert.errors import UsageError
@@ -70,7 +71,7 @@ def test_only_what_can_count_at_the_level_is_run():
 
 def test_the_order_is_from_cheap_to_expensive():
     names = list(_planned(random_chain(0), level="numerical"))
-    wanted = ["global", "attack", "intervals", "pruned", "crown", "attack again", "anchored", "alpha-crown"]
+    wanted = ["global", "attack", "intervals", "crown", "pruned", "attack again", "anchored", "alpha-crown"]
     assert names == [*wanted, "branching"]
     assert list(_planned(random_chain(0), method="crown")) == ["global", "crown"]
     assert list(_planned(random_chain(0), method="product")) == ["global"]
@@ -225,7 +226,8 @@ def test_what_the_time_limit_leaves_is_unknown(case, tmp_path):
     cut = _run(case, time_limit=0.0, folder=tmp_path)
     assert cut.clean_count == full.clean_count and cut.attacked_count == {"0.02": 0, "0.1": 0, "0.3": 0}
     assert cut.certified_count == _run(case, method="global", time_limit=0.0).certified_count
-    assert any("time limit of 0 s left" in note for note in cut.notes)
+    assert any("time limit was over before everything was tried" in note for note in cut.notes)
+    assert cut.untried_count == cut.unknown_count and not full.untried_count
     left = 40 - len(_rows(tmp_path))
     assert left == cut.unknown_count["0.3"]  # whoever is open at some eps is open at the largest
 
@@ -238,16 +240,16 @@ def test_what_a_sample_may_cost_is_kept_to(case):
 
 
 class _Slow(Stage):
-    """Takes one second per sample of a fake clock."""
+    """Takes so many seconds per sample of a fake clock."""
 
     name = "slow"
 
-    def __init__(self, now):
-        self.now, self.seen = now, []
+    def __init__(self, now, each=1.0):
+        self.now, self.each, self.seen = now, each, []
 
     def decide(self, images, verdicts, own):
         self.seen.append(len(verdicts))
-        self.now[0] += len(verdicts)
+        self.now[0] += self.each * len(verdicts)
 
 
 def test_a_stage_known_to_be_too_slow_is_spared(monkeypatch):
@@ -258,10 +260,84 @@ def test_a_stage_known_to_be_too_slow_is_spared(monkeypatch):
     for _ in range(3):
         verdicts = Verdicts.unknown(np.arange(4), np.zeros(4, dtype=np.int64), 1)
         verdicts.predicted[:] = 0
-        assert cascade.decide(np.zeros((4, 1), np.float32), verdicts).all()
+        assert not cascade.decide(np.zeros((4, 1), np.float32), verdicts).any()
     # the first stage always runs; of the two others only what is known to fit beside what was spent
     assert stages[0].seen == [4, 4, 4] and stages[2].seen == [4]
     assert "8 samples" not in " ".join(cascade.remarks()) and "1.5 s each" in " ".join(cascade.remarks())
+
+
+def _cascade(now, costs, limit):
+    """Return stages that take these seconds per sample of a fake clock, behind one that takes none."""
+    stages = [_Slow(now, each) for each in (0.0, *costs)]
+    return Cascade(stages, (0.1,), Clock(limit))
+
+
+@pytest.fixture
+def now(monkeypatch):
+    now = [0.0]
+    for name in ("perf_counter", "monotonic"):
+        monkeypatch.setattr(f"time.{name}", lambda: now[0])
+    return now
+
+
+def _open(count):
+    verdicts = Verdicts.unknown(np.arange(count), np.zeros(count, dtype=np.int64), 1)
+    verdicts.predicted[:] = 0
+    return verdicts
+
+
+def test_a_stage_beyond_the_share_of_a_sample_is_put_off(now):
+    cascade, images = _cascade(now, (1.0, 5.0), 1000.0), np.zeros((4, 1), np.float32)
+    assert not cascade.decide(images, _open(4)).any()  # nothing is known of the stages: they are run
+    pending = cascade.decide(images, _open(4), share=3.0)
+    np.testing.assert_array_equal(pending, [[False, False, True]] * 4)
+    assert [stage.seen for stage in cascade.stages] == [[4, 4], [4, 4], [4]]
+    assert not cascade.decide(images, _open(4), pending=pending).any()  # only what was put off
+    assert [stage.seen for stage in cascade.stages] == [[4, 4], [4, 4], [4, 4]]
+
+
+def test_a_stage_that_cannot_end_in_time_is_not_begun(now):
+    cascade, images = _cascade(now, (1.0, 5.0), 60.0), np.zeros((1, 1), np.float32)
+    cascade.stages[1].work, cascade.stages[2].work = 1e6, 4e7  # forty times as much: forty seconds
+    now[0] = 25.0
+    pending = cascade.decide(images, _open(1))
+    np.testing.assert_array_equal(pending, [[False, False, True]])
+    assert now[0] == 26.0 and not cascade.stages[2].seen
+    cascade.stages[2].work = 1e9  # a thousand times: the first stage says nothing of it
+    assert not cascade.decide(images, _open(1), pending=pending).any()
+
+
+def test_batches_end_before_the_time_is_over(now):
+    """Two seconds per sample, of sixty: never more than one sample after the end."""
+    batches, done = Batches(CPU, 1000, Clock(60.0)), []
+
+    def work(part):
+        done.append(part.stop - part.start)
+        now[0] += 2.0 * done[-1]
+        return np.ones(done[-1])
+
+    found = batches.run(1000, work, np.array(0.0))
+    assert len(found) == 1000 and found.sum() == sum(done) == 30
+    assert done[0] == 1 and 60.0 <= now[0] < 62.0
+
+
+def test_what_is_cheap_is_tried_on_all_samples_before_time_is_spent_on_few(case, tmp_path, monkeypatch):
+    """Each sample of a slow stage takes a fifth of the time limit; attacks reach all samples all the same."""
+    limit, whole = 4.0, _run(case)
+    original = Prover.levels
+
+    def slow(self, balls):
+        time.sleep(limit / 5 * len(balls))
+        return original(self, balls)
+
+    monkeypatch.setattr(Prover, "levels", slow)
+    cut = _run(case, folder=tmp_path, time_limit=limit)
+    assert cut.untried_count["0.3"] > 0 and cut.attacked_count["0.3"] > 0.5 * whole.attacked_count["0.3"]
+    assert cut.seconds < 2.0 * limit
+    monkeypatch.undo()
+    again = _run(case, folder=tmp_path, resume=True)
+    assert not again.untried_count and again.certified_count == whole.certified_count
+    assert again.attacked_count == whole.attacked_count
 
 
 def test_batches_keep_their_pace():
@@ -327,25 +403,25 @@ def test_batches_grow_while_memory_allows(monkeypatch):
     monkeypatch.setattr("lipcert.robustness.stages.batches._gauge", lambda device: lambda: 100 * sizes[-1])
     monkeypatch.setattr("lipcert.robustness.stages.batches._room", lambda device: 3000.0)
     Batches(CPU, 1000).run(100, work, np.array(0.0))
-    assert sizes[0] == 4 and max(sizes) == 30
+    assert sizes[0] == 1 and max(sizes) == 30
 
 
 def test_out_of_memory_changes_no_verdict(case, monkeypatch):
     whole = _run(case, method="crown")
-    original = Crown._margins
+    original = Crown._bound
 
     def narrow(self, view, ball, labels):
         if len(labels) > 2:
             raise MemoryError
         return original(self, view, ball, labels)
 
-    monkeypatch.setattr(Crown, "_margins", narrow)
+    monkeypatch.setattr(Crown, "_bound", narrow)
     assert _run(case, method="crown").certified_count == whole.certified_count
 
     def never(self, view, ball, labels):
         raise MemoryError
 
-    monkeypatch.setattr(Crown, "_margins", never)
+    monkeypatch.setattr(Crown, "_bound", never)
     starved = _run(case, method="crown")
     assert starved.certified_count == _run(case, method="product").certified_count
     assert any("too little memory" in note for note in starved.notes)
@@ -362,9 +438,9 @@ def test_what_is_close_to_zero_is_done_alone(case, monkeypatch):
         sign = 1.0 if len(labels) == 1 else -1.0
         found = torch.full((len(labels), view.classes - 1), 5.0)
         found[:, 0] = 1e-4 * sign
-        return found
+        return Bounds(found)
 
-    monkeypatch.setattr(Crown, "_margins", shaky)
+    monkeypatch.setattr(Crown, "_bound", shaky)
     prover = Prover(find_local("crown"), Ground(View(network), "l2"))
     levels = prover.levels(Balls(images, labels, np.full(40, 0.1)))
     assert (levels == Level.NUMERICAL).all()
@@ -387,10 +463,14 @@ def test_the_sieve_keeps_what_is_proved_and_drops_what_is_far(monkeypatch):
     """Margins m at the sample and c on the ball: hope is m / (m - c)."""
     network = chain((np.array([[1.0], [-1.0]]), np.zeros(2)))
     images, labels = np.ones((3, 1), np.float32), np.zeros(3, dtype=np.int64)  # m = 2
-    bounds = torch.tensor([[1.0], [-2.0], [-10.0]])  # shares: proved, 1/2, 1/6
-    monkeypatch.setattr(Crown, "_margins", lambda self, view, ball, labels: bounds[: len(labels)])
+    bounds = {0.1: 1.0, 0.2: -2.0, 0.3: -10.0}  # shares: proved, 1/2, 1/6
+
+    def bound(self, view, ball, labels):
+        return Bounds(torch.tensor([[bounds[round(radius, 3)]] for radius in ball.eps.tolist()]))
+
+    monkeypatch.setattr(Crown, "_bound", bound)
     prover = Prover(find_local("intervals"), Ground(View(network), "l2"), find_local("crown"))
-    prover.levels(Balls(images, labels, np.full(3, 0.1)))
+    prover.levels(Balls(images, labels, np.array(list(bounds))))
     assert prover.hopeless == 1
 
 

@@ -56,7 +56,7 @@ def test_every_sample_is_counted_once(network, data):
     assert report.samples == 60 and report.level == "verified"
     assert report.certified_count["0.02"] > 0 and report.attacked_count["0.5"] > 0
     stages = [stage.method for stage in report.per_method]
-    assert stages == ["global", "attack", "intervals", "crown", *stages[4:]] and "alpha-crown" in stages
+    assert stages[:3] == ["global", "attack", "intervals"] and {"crown", "alpha-crown"} < set(stages)
     assert sum(row.samples for row in report.per_class) == 60
     assert sum(report.histogram.counts) == report.clean_count
     curve = dict(report.curve)

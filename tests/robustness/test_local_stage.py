@@ -10,7 +10,7 @@ import torch
 from small_networks import labelled, random_chain
 
 from benchmarks.networks import open_network
-from lipcert.bounds.local.method import Crown
+from lipcert.bounds.local.method import Bounds, Crown
 from lipcert.bounds.local.registry import find_local
 from lipcert.errors import UsageError
 from lipcert.robustness.attack import Attack
@@ -69,7 +69,8 @@ def test_what_is_derived_again_counts_as_verified(case, method, tmp_path):
 def test_what_only_rounding_certifies_does_not_count(case, monkeypatch):
     """A sample that the proposing pass certifies and the derivation does not stays unknown, and the report says so."""
     network, (images, labels) = case
-    monkeypatch.setattr(Crown, "_margins", lambda self, view, ball, labels: torch.ones(len(labels), view.classes - 1))
+    ones = lambda self, view, ball, labels: Bounds(torch.ones(len(labels), view.classes - 1))  # noqa: E731
+    monkeypatch.setattr(Crown, "_bound", ones)
     certified = certify(network, (images, (labels + 1) % 4), eps=[0.3], method="crown")
     honest = certify(network, (images, labels), eps=[0.3], method="crown")
     assert certified.certified_count == {"0.3": 0}

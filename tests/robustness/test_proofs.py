@@ -140,18 +140,18 @@ def test_what_is_not_proved_again_is_said(case, tmp_path, monkeypatch):
     """One sample that does not come out again is in no file, and in the note."""
     whole = _run(case, tmp_path / "a", method="crown")
     lost = _read(whole.proofs[0].path).samples.inputs[0]
-    margins = Crown._margins
+    bound = Crown._bound
 
     def forgetful(self, view, ball, labels):
-        found = margins(self, view, ball, labels)
-        found[(ball.centre.double().numpy() == lost).all(axis=1)] = -1.0
+        found = bound(self, view, ball, labels)
+        found.margins[(ball.centre.double().numpy() == lost).all(axis=1)] = -1.0
         return found
 
     prove = proofs.SampleCertifier.prove
 
     def later(self, *arguments):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Crown, "_margins", forgetful)
+            patch.setattr(Crown, "_bound", forgetful)
             return prove(self, *arguments)
 
     monkeypatch.setattr(proofs.SampleCertifier, "prove", later)

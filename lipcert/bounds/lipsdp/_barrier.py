@@ -12,65 +12,61 @@ the forms r'V e, r'V r are blocks of A and of R A (N^2 w flops), the rest is ele
 
 from __future__ import annotations
 
-import torch
-
+from lipcert.bounds.lipsdp._arrays import Array, empty, join, less_product, product_into
 from lipcert.bounds.lipsdp._system import Row, System
 from lipcert.bounds.lipsdp._tridiag import Band, Factor, factorise, inverse_band, inverse_dense
 
 
-def factor_at(system: System, y: torch.Tensor) -> Factor | None:
+def factor_at(system: System, y: Array) -> Factor | None:
     """Factor of Z(y), or None where y is not strictly feasible. O(N w^2).
 
     Raises:
         TimeUp: the system's clock says so.
     """
     system.clock.check()
-    if bool(((y[:-1] <= 0) & (system.signed > 0)).any()):
+    if not positive(system, y):
         return None
     return factorise(system.band(y, 1.0))
 
 
-def value(system: System, y: torch.Tensor, factor: Factor) -> float:
-    """phi(y)."""
-    logs = torch.where(system.signed > 0, y[:-1], torch.ones_like(y[:-1])).log()
-    return -factor.logdet() - float(system.signed @ logs)
+def positive(system: System, y: Array) -> bool:
+    """Whether all lambda_i > 0 that have to be."""
+    return not len(system.own) or bool((y[system.own] > 0).all())
 
 
-def pairing(system: System, v: Band) -> torch.Tensor:
+def pairing(system: System, v: Band) -> Array:
     """(tr(V B_i))_i and -tr(C V C') for a symmetric V of which only the band is looked at. O(N w^2)."""
     parts = []
-    for k, (row, sigma, pi) in enumerate(zip(system.rows, system.sigma, system.pi, strict=True), start=1):
-        form = system.part(v, k, k).diagonal().clone()
-        for j, w in row.items():
-            form -= sigma * (system.part(v, k, j) * w).sum(1)
+    for k, (row, crossing, pi) in enumerate(zip(system.rows, system.crossing, system.pi, strict=True), start=1):
+        form = system.part(v, k, k).diagonal()
+        for j, w in crossing.items():
+            form = form + (system.part(v, k, j) * w).sum(1)
         if pi is not None:
             for i, j, a, b in system.pairs(row):
-                form += (1.0 if i == j else 2.0) * pi * ((a @ system.part(v, i, j)) * b).sum(1)
+                form = form + (1.0 if i == j else 2.0) * pi * ((a @ system.part(v, i, j)) * b).sum(1)
         parts.append(2.0 * form)
     traces = [(1.0 if i == j else 2.0) * (gram * system.part(v, i, j)).sum() for (i, j), gram in system.gram.items()]
-    return torch.cat([system.join(parts), -torch.stack(traces).sum().reshape(1)])
+    return join([*parts, -sum(traces).reshape(1)])
 
 
-def gradient(system: System, y: torch.Tensor, factor: Factor) -> torch.Tensor:
+def gradient(system: System, y: Array, factor: Factor) -> Array:
     """Equation (1), one number for each unknown."""
-    corner = (0, 0) in system.gram or any(
-        0 in row for row, pi in zip(system.rows, system.pi, strict=True) if pi is not None
-    )
-    g = -pairing(system, inverse_band(factor, corner))
-    g[:-1] -= system.signed / torch.where(system.signed > 0, y[:-1], torch.ones_like(y[:-1]))
+    g = -pairing(system, inverse_band(factor, system.corner))
+    if len(system.own):
+        g[system.own] -= system.signed[system.own] / y[system.own]
     return g
 
 
-def _applied(system: System, row: Row, to: torch.Tensor) -> torch.Tensor:
-    """R X for one row of blocks and a matrix X with the rows of Z."""
+def _applied(system: System, row: Row, to: Array) -> Array:
+    """R X for one row of groups and a matrix X with the rows of Z."""
     (j, w), *rest = row.items()
-    product = w @ to[system.places[j]]
+    product = w @ to[system.in_matrix[j]]
     for j, w in rest:
-        product.addmm_(w, to[system.places[j]])
+        product += w @ to[system.in_matrix[j]]
     return product
 
 
-def hessian(system: System, y: torch.Tensor, factor: Factor) -> torch.Tensor:
+def hessian(system: System, y: Array, factor: Factor) -> Array:
     """Equations (2) and (3): the lower triangle of the (N+1) x (N+1) matrix; what is above is not set.
 
     Raises:
@@ -78,49 +74,48 @@ def hessian(system: System, y: torch.Tensor, factor: Factor) -> torch.Tensor:
     """
     v = inverse_dense(factor)
     inputs, n = system.sizes[0], system.neurons
-    a = torch.empty((v.shape[0], n), dtype=v.dtype, device=v.device)
-    for k, row in enumerate(system.rows, start=1):
+    a = empty((v.shape[0], n), v)
+    for row, here in zip(system.rows, system.in_vector, strict=True):
         system.clock.check()
         (j, w), *rest = row.items()
-        columns = torch.matmul(v[:, system.places[j]], w.mT, out=a[:, system.of_neurons(k)])
+        columns = product_into(v[:, system.in_matrix[j]], w.T, a[:, here])
         for j, w in rest:
-            columns.addmm_(v[:, system.places[j]], w.mT)
-    h = torch.empty((n + 1, n + 1), dtype=v.dtype, device=v.device)
-    alpha, beta = system.join(system.alpha), system.join(system.beta)
+            columns += v[:, system.in_matrix[j]] @ w.T
+    h = empty((n + 1, n + 1), v)
+    alpha, beta = join(system.alpha), join(system.beta)
     seen = _applied(system, system.output, v)
     cv, cr = seen[:, inputs:], _applied(system, system.output, a)
-    for k in system.order:
+    for row, place, here in zip(system.rows, system.in_matrix[1:], system.in_vector, strict=True):
         system.clock.check()
-        place, here = system.places[k], system.of_neurons(k)
         end = here.stop
         ee = v[place, inputs : place.stop]
         er = a[place, :end]
-        re = a[inputs : place.stop, here].mT
-        rr = _applied(system, system.rows[k - 1], a[:, :end])
+        re = a[inputs : place.stop, here].T
+        rr = _applied(system, row, a[:, :end])
         h[here, :end] = _forms(ee, er, re, rr, (alpha[here], alpha[:end]), (beta[here], beta[:end]))
     h[n, :n] = -2.0 * ((cv - alpha * cr) * (cv - beta * cr)).sum(0)
-    h[n, n] = _applied(system, system.output, seen.mT).square().sum()
-    diagonal = h.diagonal()
-    diagonal[:-1] += system.signed / y[:-1].square()
+    h[n, n] = (_applied(system, system.output, seen.T) ** 2).sum()
+    h[system.own, system.own] += system.signed[system.own] / y[system.own] ** 2
     return h
 
 
-Pair = tuple[torch.Tensor, torch.Tensor]
+Pair = tuple[Array, Array]
 
 
-def _forms(
-    ee: torch.Tensor, er: torch.Tensor, re: torch.Tensor, rr: torch.Tensor, alpha: Pair, beta: Pair
-) -> torch.Tensor:
+def _forms(ee: Array, er: Array, re: Array, rr: Array, alpha: Pair, beta: Pair) -> Array:
     """Equation (2) for one block of rows from e'Ve, e'Vr, r'Ve, r'Vr; slopes are (of rows, of columns)."""
-    qe = torch.addcmul(ee, beta[0][:, None], re, value=-1.0)
-    qr = torch.addcmul(er, beta[0][:, None], rr, value=-1.0)
+    qe = less_product(ee, beta[0][:, None], re)
+    qr = less_product(er, beta[0][:, None], rr)
     if bool((alpha[0] != 0).any()) or bool((alpha[1] != 0).any()):
-        pe = torch.addcmul(ee, alpha[0][:, None], re, value=-1.0)
-        pr = torch.addcmul(er, alpha[0][:, None], rr, value=-1.0)
-        pp = torch.addcmul(pe, pr, alpha[1], value=-1.0)
-        qp = torch.addcmul(qe, qr, alpha[1], value=-1.0)
+        pe = less_product(ee, alpha[0][:, None], re)
+        pr = less_product(er, alpha[0][:, None], rr)
+        pp = less_product(pe, pr, alpha[1])
+        qp = less_product(qe, qr, alpha[1])
     else:
         pe, pr, pp, qp = ee, er, ee, qe
-    pq = torch.addcmul(pe, pr, beta[1], value=-1.0)
-    qq = torch.addcmul(qe, qr, beta[1], value=-1.0)
-    return (pp * qq).addcmul_(pq, qp).mul_(2.0)
+    pq = less_product(pe, pr, beta[1])
+    qq = less_product(qe, qr, beta[1])
+    form = pp * qq
+    form += pq * qp
+    form *= 2.0
+    return form

@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import torch
-
+from lipcert.bounds.lipsdp._arrays import Array, copy
 from lipcert.bounds.lipsdp._barrier import factor_at, gradient, hessian
 from lipcert.bounds.lipsdp._clock import TimeUp
 from lipcert.bounds.lipsdp._newton import largest_step
@@ -78,17 +77,17 @@ class Inverse:
     """About the inverse Hessian: that of one point, and the secant pairs (s, y, 1 / s'y) since then."""
 
     schur: Schur
-    pairs: list[tuple[torch.Tensor, torch.Tensor, float]] = field(default_factory=list)
+    pairs: list[tuple[Array, Array, float]] = field(default_factory=list)
 
-    def learn(self, step: torch.Tensor, change: torch.Tensor) -> None:
+    def learn(self, step: Array, change: Array) -> None:
         """The gradient changed by so much over this step."""
         curvature = float(step @ change)
         if curvature > 0.0:
             self.pairs.append((step, change, 1.0 / curvature))
 
-    def of(self, rhs: torch.Tensor) -> torch.Tensor:
+    def of(self, rhs: Array) -> Array:
         """The inverse times one vector: the two loops of L-BFGS."""
-        rest, shares = rhs.clone(), []
+        rest, shares = copy(rhs), []
         for step, change, weight in reversed(self.pairs):
             shares.append(weight * float(step @ rest))
             rest -= shares[-1] * change
@@ -102,12 +101,12 @@ class Inverse:
 class Point:
     """A strictly feasible y with the gradient there of the barrier and its aim."""
 
-    y: torch.Tensor
+    y: Array
     factor: Factor
-    g: torch.Tensor
+    g: Array
 
     @classmethod
-    def of(cls, system: System, y: torch.Tensor, aim: Aim) -> Point | None:
+    def of(cls, system: System, y: Array, aim: Aim) -> Point | None:
         """The point, or None where y is not strictly feasible or F not positive."""
         f = float(y[-1])
         factor = factor_at(system, y) if f > 0.0 else None
@@ -118,7 +117,7 @@ class Point:
         return cls(y, factor, g)
 
 
-def centre(system: System, y: torch.Tensor, aim: Aim, enough: float = CENTRED) -> tuple[torch.Tensor, int]:
+def centre(system: System, y: Array, aim: Aim, enough: float = CENTRED) -> tuple[Array, int]:
     """From any interior y with F > 0 to where phi(y) minus the aim is smallest; also the number of Hessians."""
     last, hessians = y, 0
     try:
@@ -129,7 +128,7 @@ def centre(system: System, y: torch.Tensor, aim: Aim, enough: float = CENTRED) -
     return last, hessians
 
 
-def _walk(system: System, y: torch.Tensor, aim: Aim, enough: float) -> Iterator[tuple[torch.Tensor, int]]:
+def _walk(system: System, y: Array, aim: Aim, enough: float) -> Iterator[tuple[Array, int]]:
     """Better and better points, with the number of Hessians so far."""
     point = Point.of(system, y, aim)
     for hessians in range(1, _MAX_HESSIANS + 1):
@@ -168,7 +167,7 @@ def approach(system: System, point: Point, inverse: Inverse, aim: Aim) -> Iterat
             return
 
 
-def _search(system: System, start: Point, d: torch.Tensor, aim: Aim) -> Point | None:
+def _search(system: System, start: Point, d: Array, aim: Aim) -> Point | None:
     """A point along d, roughly where the function is smallest; None where there is no way on.
 
     A line search to the very minimum along d would run into the boundary and stay there (decrement stuck at sqrt 2):

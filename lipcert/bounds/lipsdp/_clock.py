@@ -26,7 +26,7 @@ class Clock:
     @property
     def is_up(self) -> bool:
         """Whether the limit is reached."""
-        return self.seconds >= self.limit
+        return self.limit < math.inf and self.seconds >= self.limit
 
     def check(self) -> None:
         """Go on only before the limit.

@@ -17,10 +17,13 @@ rho / (2 r^2), 2 for slopes [0, 1] and 1 for [-1, 1]. The square root of it is t
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import numpy as np
-import scipy.linalg
+from scipy.linalg.lapack import dposv, dpotrf, dpotri, dpstrf, dtrtrs
+from scipy.sparse.linalg import LinearOperator, cg
 
 from lipcert.bounds.chain import top_eigenvalue
 from lipcert.bounds.lipsdp._clock import Clock
@@ -30,6 +33,8 @@ from lipcert.network.enclosure import Float
 _STEPS = 15
 _HALVINGS = 12
 _ENOUGH = 0.5
+_WIDE = 256
+"""Neurons from which on a layer has its means: low rank, conjugate gradients, and a decrement that grows with them."""
 _FLOOR = 1e-200
 """Share of the mean gain given to neurons whose own gain vanishes. Not more: weight decay leaves rows of 1e-35, whose
 multipliers must start large, as each Newton step on the whole changes them by a bounded factor only."""
@@ -55,19 +60,15 @@ class CentredLayers(LayerwiseMethod):
         unit = math.frexp(float(q.diagonal().mean()))[1]  # gains of 1e-120 times the floor would be 0
         q = np.ldexp(q, -unit)
         q = q + np.diag(np.full(len(q), _FLOOR if q.any() else 1.0))
-        lam = _inside(q)
-        height = _height(q, lam)
+        lam, gains = _inside(q), _gains(q)
+        place, enough = _Place.of(gains, lam), _ENOUGH * max(1.0, math.sqrt(len(q) / _WIDE))
         for _ in range(_STEPS):
-            if self._clock.is_up:
+            if place is None or self._clock.is_up:
                 break
-            inner = _gram(q, lam)
-            gradient = 2.0 / lam - inner.diagonal()
-            hessian = np.diag(2.0 / lam**2) + inner * inner
-            step = scipy.linalg.solve(lam[:, None] * hessian * lam, lam * gradient, assume_a="pos")
-            decrement = float(np.sqrt(max(float(step @ (lam * gradient)), 0.0)))
-            before, (lam, height) = height, _climbed(q, (lam, height), step)
-            if decrement < _ENOUGH or height <= before:
-                break
+            step, decrement = place.newton(gains)
+            new = _climbed(gains, place, step)
+            lam = lam if new is None else new.lam
+            place = new if decrement >= enough else None
         bolder = np.sqrt(np.clip(2.0 * root**2 / (beta - alpha) ** 2, 1.0, 2.0))
         return np.asarray(np.ldexp(0.5 / (bolder * lam), unit))
 
@@ -84,31 +85,108 @@ def _inside(q: Float) -> Float:
     return np.asarray(0.5 / (by_sums if np.log(by_sums).sum() < np.log(by_norm).sum() else by_norm))
 
 
-def _height(q: Float, lam: Float) -> float:
-    """Return (1), minus infinity outside."""
-    root = np.sqrt(lam)
-    try:
-        factor = np.linalg.cholesky(np.eye(len(q)) - root[:, None] * q * root)
-    except np.linalg.LinAlgError:
-        return -math.inf
-    return float(2.0 * np.log(lam).sum() + 2.0 * np.log(factor.diagonal()).sum())
+class _Gains(Protocol):
+    """Q: what (1) needs of it."""
+
+    def rest(self, lam: Float) -> Float:
+        """Return a matrix with the determinant of I - M, M = L^(1/2) Q L^(1/2), L = diag(lambda)."""
+
+    def inner(self, lam: Float, factor: Float) -> Float:
+        """Return L^(1/2) G L^(1/2) = (I - M)^-1 M, given the lower Cholesky factor of `rest`."""
 
 
-def _climbed(q: Float, start: tuple[Float, float], step: Float) -> tuple[Float, float]:
-    """Return lambda and (1) after a step that is halved until (1) grows; the start where it does not."""
-    lam, height = start
+@dataclass(frozen=True, eq=False)
+class _Whole:
+    """Q itself. Each of the two costs n^3."""
+
+    q: Float
+
+    def rest(self, lam: Float) -> Float:
+        """Return I - M."""
+        root = np.sqrt(lam)
+        matrix = root[:, None] * self.q * -root
+        matrix[np.diag_indices_from(matrix)] += 1.0
+        return matrix
+
+    def inner(self, lam: Float, factor: Float) -> Float:
+        """Return (I - M)^-1 - I."""
+        inverse = np.tril(dpotri(factor, lower=1)[0])
+        inverse += np.tril(inverse, -1).T
+        inverse[np.diag_indices_from(inverse)] -= 1.0
+        return np.asarray(inverse)
+
+
+@dataclass(frozen=True, eq=False)
+class _Narrow:
+    """U with U U' = Q, of fewer columns than rows: a convolution with many channels on a small image, say."""
+
+    u: Float
+
+    def rest(self, lam: Float) -> Float:
+        """Return I - U'LU, n d^2 for d columns."""
+        scaled = np.sqrt(lam)[:, None] * self.u
+        return np.asarray(np.eye(self.u.shape[1]) - scaled.T @ scaled)
+
+    def inner(self, lam: Float, factor: Float) -> Float:
+        """Return L^(1/2) U (I - U'LU)^-1 U' L^(1/2), n^2 d."""
+        half = dtrtrs(factor, (np.sqrt(lam)[:, None] * self.u).T, lower=1)[0]
+        return np.asarray(half.T @ half)
+
+
+def _gains(q: Float) -> _Gains:
+    """Return Q with a factor of it where it is of low rank, up to rounding relative to each neuron's own gain."""
+    if len(q) <= _WIDE:
+        return _Whole(q)
+    norms = np.sqrt(q.diagonal())
+    factor, pivots, rank, _ = dpstrf(q / norms / norms[:, None], tol=1e-12, lower=1)
+    if 2 * rank > len(q):
+        return _Whole(q)
+    u = np.empty((len(q), rank))
+    u[pivots - 1] = np.tril(factor)[:, :rank]
+    return _Narrow(norms[:, None] * u)
+
+
+@dataclass(frozen=True, eq=False)
+class _Place:
+    """A feasible lambda, the Cholesky factor of `_Gains.rest`, and (1)."""
+
+    lam: Float
+    factor: Float
+    height: float
+
+    @classmethod
+    def of(cls, gains: _Gains, lam: Float) -> _Place | None:
+        """Return the place, or None where it is not feasible."""
+        factor, info = dpotrf(gains.rest(lam).T, lower=1, overwrite_a=1)
+        if info:
+            return None
+        height = float(2.0 * np.log(lam).sum() + 2.0 * np.log(factor.diagonal()).sum())
+        return cls(lam, factor, height) if math.isfinite(height) else None
+
+    def newton(self, gains: _Gains) -> tuple[Float, float]:
+        """Return the step, relative to lambda, and the decrement; for wide layers by conjugate gradients."""
+        inner = gains.inner(self.lam, self.factor)
+        gradient = 2.0 - inner.diagonal()
+        hessian = np.square(inner, out=inner)
+        hessian[np.diag_indices_from(hessian)] += 2.0
+        if len(hessian) <= _WIDE:
+            step = dposv(hessian, gradient, lower=1, overwrite_a=1)[1]
+        else:
+            step = cg(hessian, gradient, rtol=1e-2, maxiter=50, M=LinearOperator(hessian.shape, _divide(hessian)))[0]
+        return step, math.sqrt(max(float(step @ gradient), 0.0))
+
+
+def _climbed(gains: _Gains, start: _Place, step: Float) -> _Place | None:
+    """Return the place after a step that is halved until (1) grows; None where it does not."""
     for halvings in range(_HALVINGS):
         stretch = 1.0 + step * 0.5**halvings
-        if (stretch > 0.0).all():
-            new = _height(q, lam * stretch)
-            if new > height:
-                return lam * stretch, new
-    return start
+        new = _Place.of(gains, start.lam * stretch) if (stretch > 0.0).all() else None
+        if new is not None and new.height > start.height:
+            return new
+    return None
 
 
-def _gram(q: Float, lam: Float) -> Float:
-    """Return G = (I - Q diag(lambda))^-1 Q = L^(-1/2) (I - M)^-1 L^(1/2) Q, M = L^(1/2) Q L^(1/2), L = diag(lambda)."""
-    root = np.sqrt(lam)[:, None]
-    factor = scipy.linalg.cho_factor(np.eye(len(q)) - root * q * root.T, lower=True)
-    g = scipy.linalg.cho_solve(factor, root * q) / root
-    return np.asarray(0.5 * (g + g.T))
+def _divide(matrix: Float) -> Callable[[Float], Float]:
+    """Return the division by a diagonal."""
+    diagonal = matrix.diagonal().copy()
+    return lambda x: x / diagonal

@@ -15,8 +15,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-
+from lipcert.bounds.lipsdp._arrays import Array, unit
 from lipcert.bounds.lipsdp._barrier import factor_at, gradient, hessian
 from lipcert.bounds.lipsdp._schur import Schur
 from lipcert.bounds.lipsdp._system import System
@@ -28,21 +27,19 @@ class Local:
     """Gradient, factorised Hessian and the two directions of (1) at one interior point."""
 
     factor: Factor
-    g: torch.Tensor
+    g: Array
     schur: Schur
-    d_b: torch.Tensor
-    d_g: torch.Tensor
+    d_b: Array
+    d_g: Array
 
     @classmethod
-    def at(cls, system: System, y: torch.Tensor, factor: Factor) -> Local | None:
+    def at(cls, system: System, y: Array, factor: Factor) -> Local | None:
         """The local model, or None where H is not numerically positive definite."""
         g = gradient(system, y, factor)
         schur = Schur.of(hessian(system, y, factor))
         if schur is None:
             return None
-        b = torch.zeros_like(y)
-        b[-1] = 1.0
-        return cls(factor, g, schur, schur.solve(b), schur.solve(g))
+        return cls(factor, g, schur, schur.solve(unit(len(y), -1, y)), schur.solve(g))
 
     @property
     def nearest(self) -> float:
@@ -56,7 +53,7 @@ class Local:
         return math.sqrt(max(float(self.g @ self.d_g) - bg * bg / bb, 0.0))
 
 
-def largest_step(system: System, y: torch.Tensor, d: torch.Tensor, cap: float, fine: int = 6) -> float:
+def largest_step(system: System, y: Array, d: Array, cap: float, fine: int = 6) -> float:
     """A step a <= cap with y + a d inside, within 2^-fine of the largest one (Z(y + a d) is convex in a)."""
     inside, outside = 0.0, cap
     if factor_at(system, y + cap * d) is not None:

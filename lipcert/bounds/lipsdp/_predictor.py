@@ -16,27 +16,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import torch
-
-from lipcert.bounds.lipsdp._barrier import factor_at, gradient
-from lipcert.bounds.lipsdp._centre import Inverse
-from lipcert.bounds.lipsdp._newton import Local
+from lipcert.bounds.lipsdp._arrays import Array, unit, zeros
+from lipcert.bounds.lipsdp._barrier import factor_at, gradient, hessian
+from lipcert.bounds.lipsdp._centre import Inverse, Point
+from lipcert.bounds.lipsdp._schur import Schur
 from lipcert.bounds.lipsdp._system import System
 
+_FINE = 1 / 32
 _SHALLOW = 12
 """Up to so many groups a second Hessian ((l^3/3 + 4 l^2) w^3 flops) costs less than conjugate gradients with some
 twenty gradients (7 l w^3 each)."""
 
 
-def predict(system: System, y: torch.Tensor, inverse: Inverse, t: float, greed: float) -> torch.Tensor:
-    """Along the curve (1), `greed` of the way to the boundary."""
-    here = factor_at(system, y)
-    if here is None:
-        raise ArithmeticError("LipSDP path: a point that was inside is not")
-    g = gradient(system, y, here)
-    solve = _solver(system, y, inverse)
-    b = torch.zeros_like(y)
-    b[-1] = t
+def predict(system: System, point: Point, inverse: Inverse, t: float, greed: float) -> Array:
+    """From a point near the path at t along the curve (1), `greed` of the way to the boundary."""
+    y = point.y
+    b = t * unit(len(y), -1, y)
+    g = point.g + b  # of the barrier alone
+    solve = _solver(system, point, inverse)
     v = solve(b)
     third = _third(system, y, g, v, math.sqrt(float(b @ v)))
     curve = v - 0.5 * solve(third)
@@ -44,40 +41,38 @@ def predict(system: System, y: torch.Tensor, inverse: Inverse, t: float, greed: 
     def inside(s: float) -> bool:
         return factor_at(system, y + s * v + s * s * curve) is not None
 
-    low, high = 0.0, 1.0
-    if inside(high):
-        low = high
-    for _ in range(7):
+    low, high = (1.0, 1.0) if inside(1.0) else (0.0, 1.0)
+    while high - low > _FINE:
         middle = 0.5 * (low + high)
         low, high = (middle, high) if inside(middle) else (low, middle)
     s = min(greed * low, 1.0 - 1e-3)
     return y + s * v + s * s * curve
 
 
-def _solver(system: System, y: torch.Tensor, inverse: Inverse) -> Callable[[torch.Tensor], torch.Tensor]:
-    """How H(y)^-1 is applied at y, given that of a point a little way off."""
-    factor = factor_at(system, y) if len(system.where.widths) <= _SHALLOW else None
-    fresh = None if factor is None else Local.at(system, y, factor)
-    if fresh is not None:
-        return fresh.schur.solve
+def _solver(system: System, point: Point, inverse: Inverse) -> Callable[[Array], Array]:
+    """How H(y)^-1 is applied at a point, given that of another a little way off."""
+    if len(system.sizes) <= _SHALLOW:
+        fresh = Schur.of(hessian(system, point.y, point.factor))
+        if fresh is not None:
+            return fresh.solve
 
-    def iterate(rhs: torch.Tensor) -> torch.Tensor:
-        return _solve_here(system, y, inverse, rhs)
+    def iterate(rhs: Array) -> Array:
+        return _solve_here(system, point.y, inverse, rhs)
 
     return iterate
 
 
-def _third(system: System, y: torch.Tensor, g: torch.Tensor, v: torch.Tensor, norm: float) -> torch.Tensor:
+def _third(system: System, y: Array, g: Array, v: Array, norm: float) -> Array:
     """D^3 phi[v, v] as a second difference of the gradient; `norm` is ||v||_H."""
     step = 0.1 / norm
     ahead, behind = (factor_at(system, y + k * step * v) for k in (1.0, -1.0))
     if ahead is None or behind is None:
-        return torch.zeros_like(y)
+        return zeros((len(y),), y)
     plus, minus = gradient(system, y + step * v, ahead), gradient(system, y - step * v, behind)
     return (plus + minus - 2.0 * g) / step**2
 
 
-def _product(system: System, y: torch.Tensor, x: torch.Tensor, norm: float) -> torch.Tensor | None:
+def _product(system: System, y: Array, x: Array, norm: float) -> Array | None:
     """H(y) x as a difference of gradients; `norm` is about ||x||_H: y + a x is inside for |a| < 1 / ||x||_H."""
     step = 0.03 / norm
     ahead, behind = (factor_at(system, y + k * step * x) for k in (1.0, -1.0))
@@ -86,9 +81,9 @@ def _product(system: System, y: torch.Tensor, x: torch.Tensor, norm: float) -> t
     return (gradient(system, y + step * x, ahead) - gradient(system, y - step * x, behind)) / (2.0 * step)
 
 
-def _solve_here(system: System, y: torch.Tensor, inverse: Inverse, rhs: torch.Tensor) -> torch.Tensor:
+def _solve_here(system: System, y: Array, inverse: Inverse, rhs: Array) -> Array:
     """H(y)^-1 rhs by conjugate gradients, preconditioned by the M = H that was factorised a little way off."""
-    x = torch.zeros_like(y)
+    x = zeros((len(y),), y)
     r = rhs
     z = inverse.of(r)
     p, mp = z, r

@@ -18,8 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
+from lipcert.bounds.lipsdp._arrays import copy, to_numpy
 from lipcert.bounds.lipsdp._centre import Logarithm, centre
 from lipcert.bounds.lipsdp._clock import Clock
 from lipcert.bounds.lipsdp._path import Best, best_f, follow
@@ -63,7 +63,7 @@ def solve_lipsdp(
         time_limit: seconds after which the best multipliers so far are returned. It is looked at before every
             factorisation of Z and every block of the Schur matrix; only the walk layer by layer is always done, in
             its simplest form after the limit.
-        device: a torch device; everything is float64 on any of them.
+        device: ``cpu`` (numpy) or a device of torch; everything is float64 on any of them.
         progress: called after every iteration.
 
     Raises:
@@ -85,13 +85,13 @@ def solve_lipsdp(
         norm = float(np.linalg.norm(small.output[0].mid, 2)) if small.output else 0.0
         f = norm**-2 if norm > 0 else _CONSTANT
         status = LipSdpStatus.LINEAR if norm > 0 else LipSdpStatus.CONSTANT
-        return result([], Best(torch.empty(0), f, f), status)
+        return result([], Best(np.zeros(0), f, f), status)
 
     def tell(iteration: int, value: float, distance: float) -> None:
         if progress is not None:
             progress(Progress(iteration, math.ldexp(value, exponent), distance, clock.seconds))
 
-    with torch.no_grad():
+    with np.errstate(all="ignore"):  # what is not finite is no factor, and no multiplier that proves anything
         return result(*_optimise(small, gap, tell, clock, device))
 
 
@@ -102,14 +102,14 @@ def _optimise(
     kappa = System.of(lifted, clock, device).degree / _FIRST_GAP
     begin = start(lifted, Plan(kappa, clock, device))
     y, steps = centre(begin.system, begin.y, Logarithm(kappa))
-    best = Best(y[:-1].clone(), best_f(begin.system, y[:-1]), iterations=steps)
+    best = Best(copy(y[:-1]), best_f(begin.system, y[:-1]), iterations=steps)
 
     def report(now: Best) -> None:
         tell(now.iterations, (now.f * begin.unit) ** -0.5, now.gap)
 
     status = follow(begin.system, y, best, gap, report)
     parts = zip(begin.system.split(best.lam), begin.scale, strict=True)
-    lam = [(part / scale.square()).cpu().numpy() for part, scale in parts]
+    lam = [to_numpy(part / scale**2) for part, scale in parts]
     return lam, Best(best.lam, best.f * begin.unit, best.f_above * begin.unit, best.iterations), status
 
 

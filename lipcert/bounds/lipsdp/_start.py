@@ -19,9 +19,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
-import torch
 
 from lipcert.bounds.frontier import Addition, Frontier, last_reader
+from lipcert.bounds.lipsdp._arrays import Array, array, to_numpy
 from lipcert.bounds.lipsdp._centre import Logarithm, centre
 from lipcert.bounds.lipsdp._clock import Clock
 from lipcert.bounds.lipsdp._layers import CentredLayers
@@ -41,14 +41,14 @@ class Start:
     """A system in units v_k = scale_k u_k and F = unit F~ where the interior point y is all ones."""
 
     system: System
-    y: torch.Tensor
-    scale: list[torch.Tensor]
+    y: Array
+    scale: list[Array]
     unit: float
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What all windows share: the barrier parameter, the time limit, and the torch device."""
+    """What all windows share: the barrier parameter, the time limit, and the device."""
 
     kappa: float
     clock: Clock
@@ -80,15 +80,15 @@ def start(lifted: Lifted, plan: Plan) -> Start:
 
 def _at(lifted: Lifted, plan: Plan, lam: list[Float], f: float | None = None) -> Start:
     """The start with these multipliers and F; without F: well inside."""
-    scale = [torch.tensor(part, dtype=torch.float64, device=plan.device).rsqrt() for part in lam]
+    scale = [array(part, plan.device) ** -0.5 for part in lam]
     system = System.of(lifted, plan.clock, plan.device)
     if f is None:
         scaled = system.rescaled(scale, 1.0)
-        f = _ROOM * best_f(scaled, scaled.alpha[0].new_ones(scaled.neurons))
+        f = _ROOM * best_f(scaled, scaled.ones(scaled.neurons))
         if not f > 0.0:
             raise np.linalg.LinAlgError("LipSDP start: multipliers that were inside are not")
     system = system.rescaled(scale, f**0.5)
-    return Start(system, system.alpha[0].new_ones(system.neurons + 1), scale, f)
+    return Start(system, system.ones(system.neurons + 1), scale, f)
 
 
 def _centred(window: Lifted, plan: Plan, lam: list[Float]) -> tuple[list[Float], float]:
@@ -96,7 +96,7 @@ def _centred(window: Lifted, plan: Plan, lam: list[Float]) -> tuple[list[Float],
     begin = _at(window, plan, lam)
     y, _ = centre(begin.system, begin.y, Logarithm(plan.kappa), _LOOSE)
     parts = zip(begin.scale, begin.system.split(y[:-1]), strict=True)
-    return [(part / scale.square()).cpu().numpy() for scale, part in parts], begin.unit * float(y[-1])
+    return [to_numpy(part / scale**2) for scale, part in parts], begin.unit * float(y[-1])
 
 
 def _advanced(lifted: Lifted, last: list[int], frontier: Frontier, first: int, lam: list[Float]) -> Frontier:

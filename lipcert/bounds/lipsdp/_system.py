@@ -1,16 +1,16 @@
 """The lifted system as the interior-point method sees it, and its matrix Z(lambda, F).
 
-Block 0 is the input, block k >= 1 one activation layer; row i of R_k = (R_kj)_j is the r_i of neuron i, which reads
-other blocks (the one before it in a chain, several in a residual network). With sigma_i = alpha_i + beta_i,
-pi_i = alpha_i beta_i (math.md section 2):
+Blocks of equal distance from the input in the graph of non-zero blocks of Z form a group (`proof.inequality`), and
+neighbouring groups are joined while they are small. Group 0 is the input alone. Row i of R_k = (R_kj)_j is the r_i of
+neuron i of group k >= 1; it reads the groups k - 1 and k (blocks that were joined), in graphs also k + 1. With
+sigma_i = alpha_i + beta_i, pi_i = alpha_i beta_i (math.md section 2):
 
     B_i = p_i q_i' + q_i p_i' = 2 e_i e_i' - sigma_i (e_i r_i' + r_i e_i') + 2 pi_i r_i r_i'         (1)
     Z(lambda, F) = E_x' E_x + sum_i lambda_i B_i - F C'C                                            (2)
 
-Blocks of equal distance from the input in the graph of non-zero blocks of Z form a group (`proof.inequality`), so Z is
-block tridiagonal over groups. With T_k = diag(lambda of block k), block k adds
+Z is block tridiagonal over groups. With T_k = diag(lambda of group k), group k adds
 
-    2 T_k at [k,k],   -sigma T_k R_kj at [k,j],   R_ki' 2 pi T_k R_kj at [i,j].                     (3)
+    2 T_k at [k,k],   -sigma T_k R_kj at [k,j] and its transpose,   R_ki' 2 pi T_k R_kj at [i,j].    (3)
 
 The unknowns are kept in one vector y = (lambda, F) of N + 1 numbers, the neurons in the order of the groups.
 """
@@ -18,66 +18,99 @@ The unknowns are kept in one vector y = (lambda, F) of N + 1 numbers, the neuron
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-import torch
 
+from lipcert.bounds.lipsdp._arrays import Array, array, diagonal_matrix, join, places_of, zeros
 from lipcert.bounds.lipsdp._clock import Clock
 from lipcert.bounds.lipsdp._tridiag import Band
-from lipcert.proof.inequality import Grouping, grouping
+from lipcert.proof.inequality import grouping
 from lipcert.proof.lifted import Lifted
+from lipcert.proof.lifted import Row as Enclosed
 
 _OWN = 0.01
 """Weight of -log lambda_i where lambda_i >= 0 is a constraint of its own. It is hardly ever near: Z > 0 keeps lambda_i
 away from zero but for what pi of its readers allows. With weight 1 these terms would be half of the barrier, and on
 deep networks the centre would lie where gains grow by orders of magnitude."""
+_JOINED = 64
+"""Neurons up to which groups are joined: what small matrices cost is the number of calls."""
 
-Row = dict[int, torch.Tensor]  # block -> matrix
+Row = dict[int, Array]  # group -> matrix
 
 
 @dataclass(frozen=True, eq=False)
 class System:
-    """Rows R_k of the blocks 1, 2, ..., the output C, and per block the slope bounds alpha <= beta."""
+    """Rows R_k of the groups 1, 2, ..., the output C, and per group the slope bounds alpha <= beta.
+
+    Attributes:
+        sizes: of the groups, the input first.
+        places: where the neurons of each block of the lifted form stand among all, block by block.
+    """
 
     sizes: tuple[int, ...]
     rows: list[Row]
     output: Row
-    alpha: list[torch.Tensor]
-    beta: list[torch.Tensor]
-    where: Grouping
+    alpha: list[Array]
+    beta: list[Array]
+    places: list[slice]
     clock: Clock
 
     @classmethod
     def of(cls, lifted: Lifted, clock: Clock, device: str) -> System:
-        """The system at the centres of the lifted form's enclosures, float64 on a torch device."""
+        """The system at the centres of the lifted form's enclosures, on a device (see `array`)."""
+        groups = _groups(lifted)
+        sizes = [sum(lifted.sizes[b] for b in group) for group in groups]
+        home: dict[int, tuple[int, slice]] = {}
+        for g, group in enumerate(groups):
+            ends = np.cumsum([lifted.sizes[b] for b in group]).tolist()
+            home |= {b: (g, slice(end - lifted.sizes[b], end)) for b, end in zip(group, ends, strict=True)}
 
-        def tensor(a: np.ndarray) -> torch.Tensor:
-            return torch.tensor(a, dtype=torch.float64, device=device)
+        def matrices(parts: list[tuple[slice, Enclosed]], count: int) -> Row:
+            found: dict[int, np.ndarray] = {}
+            for here, row in parts:
+                for j, w in row.items():
+                    g, there = home[j]
+                    found.setdefault(g, np.zeros((count, sizes[g])))[here, there] = w.mid
+            return {g: array(found[g], device) for g in sorted(found)}
 
-        rows = [{j: tensor(w.mid) for j, w in block.row.items()} for block in lifted.blocks]
-        output = {j: tensor(c.mid) for j, c in lifted.output.items()}
-        alpha = [tensor(block.alpha) for block in lifted.blocks]
-        beta = [tensor(block.beta) for block in lifted.blocks]
-        curved = [bool(((a != 0) & (b != 0)).any()) for a, b in zip(alpha, beta, strict=True)]
-        return cls(lifted.sizes, rows, output, alpha, beta, _groups(lifted.sizes, rows, output, curved), clock)
+        blocks = [[lifted.blocks[b - 1] for b in group] for group in groups[1:]]
+        rows = [
+            matrices([(home[b][1], lifted.blocks[b - 1].row) for b in group], size)
+            for group, size in zip(groups[1:], sizes[1:], strict=True)
+        ]
+        alpha = [array(np.concatenate([block.alpha for block in group]), device) for group in blocks]
+        beta = [array(np.concatenate([block.beta for block in group]), device) for group in blocks]
+        count = next(iter(lifted.output.values())).shape[0]
+        starts = np.cumsum([0, 0, *sizes[1:]]).tolist()
+        places = [slice(starts[g] + p.start, starts[g] + p.stop) for b, (g, p) in sorted(home.items()) if b > 0]
+        output = matrices([(slice(None), lifted.output)], count)
+        return cls(tuple(sizes), rows, output, alpha, beta, places, clock)
 
     @cached_property
-    def sigma(self) -> list[torch.Tensor]:
-        """alpha + beta, per block."""
-        return [a + b for a, b in zip(self.alpha, self.beta, strict=True)]
+    def crossing(self) -> list[Row]:
+        """-sigma R_kj, per group."""
+        return [
+            {j: -(a + b)[:, None] * w for j, w in row.items()}
+            for row, a, b in zip(self.rows, self.alpha, self.beta, strict=True)
+        ]
 
     @cached_property
-    def pi(self) -> list[torch.Tensor | None]:
-        """alpha * beta per block; None for a block where it vanishes altogether (slopes [0, 1])."""
+    def pi(self) -> list[Array | None]:
+        """alpha * beta per group; None for a group where it vanishes altogether (slopes [0, 1])."""
         products = [a * b for a, b in zip(self.alpha, self.beta, strict=True)]
         return [p if bool((p != 0).any()) else None for p in products]
 
     @cached_property
-    def signed(self) -> torch.Tensor:
+    def signed(self) -> Array:
         """Weights of -log lambda_i: `_OWN` where alpha beta > 0, as lambda >= 0 is then a constraint of its own."""
-        return self.join([_OWN * (a * b > 0).to(a.dtype) for a, b in zip(self.alpha, self.beta, strict=True)])
+        return join([_OWN * (a * b > 0) for a, b in zip(self.alpha, self.beta, strict=True)])
+
+    @cached_property
+    def own(self) -> Array:
+        """The neurons with such a constraint."""
+        return places_of(self.signed)
 
     @cached_property
     def neurons(self) -> int:
@@ -90,99 +123,119 @@ class System:
         return float(sum(self.sizes)) + float(self.signed.sum())
 
     @cached_property
-    def local(self) -> list[slice]:
-        """Place of each block within its group."""
-        return self.where.places(self.sizes)
+    def in_matrix(self) -> list[slice]:
+        """Place of each group in Z."""
+        ends = np.cumsum(self.sizes).tolist()
+        return [slice(end - size, end) for size, end in zip(self.sizes, ends, strict=True)]
 
     @cached_property
-    def places(self) -> list[slice]:
-        """Place of each block in Z."""
-        starts = np.cumsum([0, *self.where.widths])
-        offsets = [int(starts[level]) for level in self.where.levels]
-        return [slice(o + p.start, o + p.stop) for o, p in zip(offsets, self.local, strict=True)]
+    def in_vector(self) -> list[slice]:
+        """Place in y of the groups 1, 2, ..."""
+        inputs = self.sizes[0]
+        return [slice(place.start - inputs, place.stop - inputs) for place in self.in_matrix[1:]]
 
-    @cached_property
-    def order(self) -> list[int]:
-        """The blocks 1, 2, ... in the order in which they stand in Z."""
-        return sorted(range(1, len(self.sizes)), key=lambda k: self.places[k].start)
+    def split(self, lam: Array) -> list[Array]:
+        """A vector of N numbers in the order of y as one vector per block of the lifted form."""
+        return [lam[place] for place in self.places]
 
-    def of_neurons(self, k: int) -> slice:
-        """Place of block k in y."""
-        place, inputs = self.places[k], self.sizes[0]
-        return slice(place.start - inputs, place.stop - inputs)
+    def join(self, parts: list[Array]) -> Array:
+        """One vector per block of the lifted form as a vector of N numbers in the order of y."""
+        return join([parts[b] for b in sorted(range(len(parts)), key=lambda b: self.places[b].start)])
 
-    def split(self, lam: torch.Tensor) -> list[torch.Tensor]:
-        """A vector of N numbers in the order of y as one vector per block."""
-        return [lam[self.of_neurons(k)] for k in range(1, len(self.sizes))]
+    def pairs(self, row: Row) -> Iterator[tuple[int, int, Array, Array]]:
+        """The groups i >= j that a row reads, with their matrices; no neuron reads two that are not neighbours."""
+        return ((i, j, a, b) for i, a in row.items() for j, b in row.items() if 0 <= i - j <= 1)
 
-    def join(self, parts: list[torch.Tensor]) -> torch.Tensor:
-        """One vector per block as a vector of N numbers in the order of y."""
-        return torch.cat([parts[k - 1] for k in self.order])
-
-    def pairs(self, row: Row) -> Iterator[tuple[int, int, torch.Tensor, torch.Tensor]]:
-        """The blocks i >= j that a row reads, with their matrices."""
-        return ((i, j, a, b) for i, a in row.items() for j, b in row.items() if i >= j)
-
-    def band(self, y: torch.Tensor, constant: float) -> Band:
+    def band(self, y: Array, constant: float) -> Band:
         """The blocks (3) for y, with `constant` times E_x'E_x: 1 gives Z(y), 0 its linear part.
 
         N w^2 flops where alpha beta != 0, N w otherwise.
         """
-        lam = self.split(y[:-1])
-        out = Band.zeros(self.where.widths, y)
-        out.diag[0].diagonal().add_(constant)
-        for k, (row, t, sigma, pi) in enumerate(zip(self.rows, lam, self.sigma, self.pi, strict=True), start=1):
-            self.part(out, k, k).diagonal().add_(2.0 * t)
-            for j, w in row.items():
-                self._add(out, k, j, (-sigma * t)[:, None] * w)
+        blocks: dict[tuple[int, int], Array] = {(0, 0): constant * self.identity}
+
+        def add(i: int, j: int, term: Array) -> None:
+            i, j, term = (i, j, term) if i >= j else (j, i, term.T)
+            blocks[i, j] = blocks[i, j] + term if (i, j) in blocks else term
+
+        for k, (row, pi, place) in enumerate(zip(self.rows, self.pi, self.in_vector, strict=True), start=1):
+            t = y[place]
+            add(k, k, diagonal_matrix(2.0 * t))
+            for j, w in self.crossing[k - 1].items():
+                term = t[:, None] * w
+                add(k, j, term if j != k else term + term.T)
             if pi is not None:
                 for i, j, a, b in self.pairs(row):
-                    self._add(out, i, j, a.mT @ ((2.0 * pi * t)[:, None] * b))
-        for i, j in self.gram:
-            self._add(out, i, j, -y[-1] * self.gram[i, j])
-        return out
+                    add(i, j, a.T @ ((2.0 * pi * t)[:, None] * b))
+        for (i, j), gram in self.gram.items():
+            add(i, j, -y[-1] * gram)
+        last = len(self.sizes) - 1
+        low = [blocks[k + 1, k] if (k + 1, k) in blocks else self._zeros(k + 1, k) for k in range(last)]
+        return Band([blocks[k, k] for k in range(last + 1)], low)
+
+    def _zeros(self, i: int, j: int) -> Array:
+        return zeros((self.sizes[i], self.sizes[j]), self.alpha[0])
+
+    def ones(self, size: int) -> Array:
+        """A vector of ones."""
+        return zeros((size,), self.alpha[0]) + 1.0
 
     @cached_property
-    def gram(self) -> dict[tuple[int, int], torch.Tensor]:
-        """C_i'C_j for the blocks i >= j that the output reads."""
-        return {(i, j): a.mT @ b for i, j, a, b in self.pairs(self.output)}
+    def identity(self) -> Array:
+        """E_x E_x'."""
+        return diagonal_matrix(self.ones(self.sizes[0]))
 
-    def output_groups(self) -> list[torch.Tensor]:
+    @cached_property
+    def corner(self) -> bool:
+        """Whether any multiplier meets the block [0,0] of Z."""
+        curved = any(0 in row for row, pi in zip(self.rows, self.pi, strict=True) if pi is not None)
+        return curved or (0, 0) in self.gram
+
+    @cached_property
+    def gram(self) -> dict[tuple[int, int], Array]:
+        """C_i'C_j for the groups i >= j that the output reads."""
+        return {(i, j): a.T @ b for i, j, a, b in self.pairs(self.output)}
+
+    def output_groups(self) -> list[Array]:
         """C, group by group."""
         count = next(iter(self.output.values())).shape[0]
-        groups = [self.alpha[0].new_zeros((count, width)) for width in self.where.widths]
-        for j, c in self.output.items():
-            groups[self.where.levels[j]][:, self.local[j]] = c
-        return groups
+        like = self.alpha[0]
+        return [self.output[k] if k in self.output else zeros((count, n), like) for k, n in enumerate(self.sizes)]
 
-    def part(self, band: Band, i: int, j: int) -> torch.Tensor:
-        """Block [i,j] of a symmetric banded matrix; a view, so that it can be added to."""
-        level, other = self.where.levels[i], self.where.levels[j]
-        if level < other:
-            return band.low[level][self.local[j], self.local[i]].mT
-        whole = band.diag[level] if level == other else band.low[other]
-        return whole[self.local[i], self.local[j]]
+    def part(self, band: Band, i: int, j: int) -> Array:
+        """Block [i,j] of a symmetric banded matrix."""
+        if i < j:
+            return band.low[i].T
+        return band.diag[i] if i == j else band.low[j]
 
-    def _add(self, band: Band, i: int, j: int, term: torch.Tensor) -> None:
-        self.part(band, i, j).add_(term)
-        if i != j and self.where.levels[i] == self.where.levels[j]:
-            self.part(band, j, i).add_(term.mT)
-
-    def rescaled(self, scale: list[torch.Tensor], last: float) -> System:
-        """The same system in units v_k = scale_k u_k and y = u / last: a congruence of Z."""
-        units = [torch.ones_like(scale[0][:1]), *scale]
+    def rescaled(self, scale: list[Array], last: float) -> System:
+        """The same system in units v_k = scale_k u_k, block by block, and y = u / last: a congruence of Z."""
+        whole = self.join(scale)
+        units = [self.ones(1), *(whole[place] for place in self.in_vector)]
         rows = [
             {j: w * units[j][None, :] / unit[:, None] for j, w in row.items()}
-            for row, unit in zip(self.rows, scale, strict=True)
+            for row, unit in zip(self.rows, units[1:], strict=True)
         ]
         output = {j: c * units[j][None, :] * last for j, c in self.output.items()}
-        return System(self.sizes, rows, output, self.alpha, self.beta, self.where, self.clock)
+        return replace(self, rows=rows, output=output)
 
 
-def _groups(sizes: tuple[int, ...], rows: list[Row], output: Row, curved: list[bool]) -> Grouping:
-    """The grouping of the blocks of Z."""
-    pairs = {(k, j) for k, row in enumerate(rows, start=1) for j in row}
-    for row, whole in [*zip(rows, curved, strict=True), (output, True)]:
+def _groups(lifted: Lifted) -> list[list[int]]:
+    """The blocks of each group: Z is block tridiagonal, and the input stands alone."""
+    pairs = {(k, j) for k, block in enumerate(lifted.blocks, start=1) for j in block.row}
+    curved = [bool(((block.alpha != 0) & (block.beta != 0)).any()) for block in lifted.blocks]
+    rows = [block.row for block in lifted.blocks]
+    for row, whole in [*zip(rows, curved, strict=True), (lifted.output, True)]:
         if whole:
             pairs.update((i, j) for i in row for j in row)
-    return grouping(pairs, sizes)
+    levels = grouping(pairs, lifted.sizes).levels
+    groups: list[list[int]] = [[0]]
+    width = _JOINED
+    for level in range(1, max(max(levels), 1) + 1):
+        found = [b for b in range(1, len(levels)) if max(levels[b], 1) == level]
+        size = sum(lifted.sizes[b] for b in found)
+        if width + size > _JOINED:
+            groups.append([])
+            width = 0
+        groups[-1] += found
+        width += size
+    return groups

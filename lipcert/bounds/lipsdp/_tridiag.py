@@ -14,13 +14,21 @@ Costs, for equal widths w and N = l w: (1) (7/3) N w^2 flops, the band of (2) 6 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
-import torch
+from lipcert.bounds.lipsdp._arrays import (
+    Array,
+    all_seen,
+    cholesky,
+    empty,
+    inverse,
+    join,
+    product_into,
+    solve_lower,
+    solve_upper,
+)
 
-Blocks = list[torch.Tensor]
+Blocks = list[Array]
 
 
 @dataclass(frozen=True)
@@ -29,11 +37,6 @@ class Band:
 
     diag: Blocks
     low: Blocks
-
-    @classmethod
-    def zeros(cls, widths: Sequence[int], like: torch.Tensor) -> Band:
-        """The zero matrix with diagonal blocks of these widths."""
-        return cls([like.new_zeros((n, n)) for n in widths], [like.new_zeros((m, n)) for n, m in pairwise(widths)])
 
     def plus(self, step: float, other: Band) -> Band:
         """This matrix plus `step` times another of the same shape."""
@@ -50,78 +53,64 @@ class Factor:
     pivots: Blocks
     links: Blocks
 
-    def logdet(self) -> float:
-        """Log determinant of Z."""
-        return 2.0 * float(sum(r.diagonal().log().sum() for r in self.pivots))
-
-    def half(self, rows: Blocks) -> torch.Tensor:
+    def half(self, rows: Blocks) -> Array:
         """L^-1 C' for Z = L L' and C = (C_0, ..., C_l): its squared norm is that of C Z^-1 C'. O(m N w)."""
         solved: Blocks = []
         for k, (root, part) in enumerate(zip(self.pivots, rows, strict=True)):
-            rest = part.mT - self.links[k - 1] @ solved[-1] if k > 0 else part.mT
-            solved.append(torch.linalg.solve_triangular(root, rest, upper=False))
-        return torch.cat(solved)
+            rest = part.T - self.links[k - 1] @ solved[-1] if k > 0 else part.T
+            solved.append(solve_lower(root, rest))
+        return join(solved)
 
 
 def factorise(z: Band) -> Factor | None:
     """Block Cholesky (1); None where Z is not positive definite (or not finite)."""
     pivots: Blocks = []
     links: Blocks = []
-    failures: list[torch.Tensor] = []
     for k, a in enumerate(z.diag):
         if k > 0:
-            link = torch.linalg.solve_triangular(pivots[-1], z.low[k - 1].mT, upper=False).mT
+            link = solve_lower(pivots[-1], z.low[k - 1].T).T
             links.append(link)
-            a = torch.addmm(a, link, link.mT, alpha=-1.0)
-        root, info = torch.linalg.cholesky_ex(a)
-        if not root.is_cuda and int(info) != 0:
+            a = a - link @ link.T
+        root = cholesky(a)
+        if root is None:
             return None
-        failures.append(info)
         pivots.append(root)
-    # On a GPU one look at the end avoids a synchronisation per block.
-    if bool((torch.stack(failures) != 0).any()) or not bool(torch.isfinite(pivots[-1]).all()):
-        return None
-    return Factor(pivots, links)
+    return Factor(pivots, links) if all_seen(pivots) else None
 
 
-def _gains(factor: Factor) -> Blocks:
+def _gain(root: Array, link: Array) -> Array:
     """J_k = O_k M_{k-1}^-1 = G_k R_{k-1}^-1."""
-    return [
-        torch.linalg.solve_triangular(root, link, upper=False, left=False)
-        for root, link in zip(factor.pivots[:-1], factor.links, strict=True)
-    ]
+    return solve_upper(root, link.T).T
 
 
 def inverse_band(factor: Factor, corner: bool = True) -> Band:
     """The blocks of V = Z^-1 on and just below the diagonal, by (2); without V[0,0] (left empty) if so asked."""
-    v = torch.cholesky_inverse(factor.pivots[-1])
+    v = inverse(factor.pivots[-1])
     diag, low = [v], []
-    for k, gain in reversed(list(enumerate(_gains(factor)))):
+    for k in range(len(factor.links) - 1, -1, -1):
+        gain = _gain(factor.pivots[k], factor.links[k])
         below = -(v @ gain)
-        if k > 0 or corner:
-            v = torch.addmm(torch.cholesky_inverse(factor.pivots[k]), gain.mT, below, alpha=-1.0)
-        else:
-            v = v.new_empty((0, 0))
+        v = inverse(factor.pivots[k]) - gain.T @ below if k > 0 or corner else empty((0, 0), v)
         diag.append(v)
         low.append(below)
     return Band(diag[::-1], low[::-1])
 
 
-def inverse_dense(factor: Factor) -> torch.Tensor:
+def inverse_dense(factor: Factor) -> Array:
     """All of V = Z^-1 as a dense symmetric n x n matrix, by (2): n^2 w flops, n^2 numbers."""
-    sizes = [r.shape[0] for r in factor.pivots]
+    sizes = [len(r) for r in factor.pivots]
     n = sum(sizes)
-    v = torch.empty((n, n), dtype=factor.pivots[0].dtype, device=factor.pivots[0].device)
+    v = empty((n, n), factor.pivots[0])
     end = n
     for k in range(len(sizes) - 1, -1, -1):
         here = slice(end - sizes[k], end)
-        corner = torch.cholesky_inverse(factor.pivots[k])
+        corner = inverse(factor.pivots[k])
         if k < len(sizes) - 1:
             after, following = slice(end, n), slice(end, end + sizes[k + 1])
-            gain = torch.linalg.solve_triangular(factor.pivots[k], factor.links[k], upper=False, left=False)
-            torch.matmul(v[after, following], gain.neg(), out=v[after, here])
-            v[here, after] = v[after, here].mT
-            corner = corner - gain.mT @ v[following, here]
+            gain = _gain(factor.pivots[k], factor.links[k])
+            product_into(v[after, following], -gain, v[after, here])
+            v[here, after] = v[after, here].T
+            corner = corner - gain.T @ v[following, here]
         v[here, here] = corner
         end = here.start
     return v

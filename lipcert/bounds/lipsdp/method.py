@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -15,20 +14,19 @@ from lipcert.bounds.eclipse_fast import EclipseFast
 from lipcert.bounds.effort import solver_device
 from lipcert.bounds.lipsdp._result import LipSdpResult, LipSdpStatus
 from lipcert.bounds.lipsdp._solve import solve_lipsdp
-from lipcert.bounds.method import Method, Proposal, Solver
+from lipcert.bounds.method import Method, Proposal, Solver, derive
 from lipcert.bounds.product import Product
-from lipcert.bounds.targets import largest_target, propose_target
+from lipcert.bounds.targets import propose_target, provable_target
 from lipcert.errors import InconclusiveError
 from lipcert.network.enclosure import Float
 from lipcert.network.graph import Network
 from lipcert.proof.claims import Norm
-from lipcert.proof.inequality import assemble
 from lipcert.proof.lifted import Lifted, lift
+from lipcert.proof.narrow import narrowed
 from lipcert.proof.refusal import Refused
-from lipcert.proof.rules import RULES
 from lipcert.proof.rules.multipliers import Multipliers
 
-GAP = 1e-7  # relative duality gap to stop at; the room that the rule needs is of the same order
+GAP = 4e-8  # relative duality gap to stop at
 SOLVER = "lipcert interior point"
 
 
@@ -51,65 +49,57 @@ class LipSdp(Method):
             return self._propose(network, norm, end)
 
     def _propose(self, network: Network, norm: Norm, end: float) -> Proposal:
-        lifted = lift(network)
-        closed, target = _closed_form(lifted)
+        lifted = narrowed(lift(network))
+        closed = _closed_form(lifted)
+        target = provable_target(lifted, closed)
         reach = fixed_slopes_norm(lifted)
         excess = target**-0.5 / reach - 1.0 if reach > 0 and target > 0 else math.inf
         if excess <= GAP:
             solver = Solver(SOLVER, "optimal at the start", max(excess, 0.0))
-            return propose_target(lifted, closed, solver, ("the closed-form multipliers are optimal already",))
+            return propose_target(closed, target, solver, ("the closed-form multipliers are optimal already",))
         if time.monotonic() >= end:
             note = "closed-form multipliers: the time limit was reached before the solver began"
-            return propose_target(lifted, closed, Solver(SOLVER, LipSdpStatus.TIME_LIMIT.value), (note,))
+            return propose_target(closed, target, Solver(SOLVER, LipSdpStatus.TIME_LIMIT.value), (note,))
         try:
             result = solve_lipsdp(lifted, gap=GAP, time_limit=end - time.monotonic(), device=solver_device(network))
         except np.linalg.LinAlgError:
             note = "closed-form multipliers: the solver's start over- or underflows float64"
-            return propose_target(lifted, closed, None, (note,))
+            return propose_target(closed, target, None, (note,))
         solver = Solver(SOLVER, result.status.value, result.gap if math.isfinite(result.gap) else None)
         found = _better(lifted, (closed, target), result, solver)
         return _constant(network, norm, found) if result.status is LipSdpStatus.CONSTANT else found
 
 
-def _closed_form(lifted: Lifted) -> tuple[list[Float], float]:
-    """Return the multipliers of `eclipse-fast` and their F in floating point.
+def _closed_form(lifted: Lifted) -> list[Float]:
+    """Return the multipliers of `eclipse-fast`.
 
     Raises:
         InconclusiveError: they over- or underflow.
     """
     try:
-        multipliers = EclipseFast().multipliers(lifted)
+        return EclipseFast().multipliers(lifted)
     except np.linalg.LinAlgError:
         raise InconclusiveError("the layers' gains over- or underflow float64") from None
-    return multipliers, _target(lifted, multipliers)
-
-
-def _target(lifted: Lifted, multipliers: Sequence[Float]) -> float:
-    """Return the F of these multipliers in floating point, 0 where there is none."""
-    try:
-        return largest_target(lifted, assemble(lifted, list(multipliers)))
-    except InconclusiveError:
-        return 0.0
 
 
 def _better(lifted: Lifted, closed: tuple[list[Float], float], result: LipSdpResult, solver: Solver) -> Proposal:
-    """Return what the solver found, or the closed form where that proves more, and say so."""
+    """Return what the solver found, then the closed form for where nothing is proved; only that if it is better."""
     plain, target = closed
-    note = "closed-form multipliers, as they prove more than the solver's"
-    found = _target(lifted, result.lam)
-    if found >= target:
-        try:
-            return propose_target(lifted, result.lam, solver, (result.status.text,))
-        except InconclusiveError as error:
-            note = f"closed-form multipliers, as the solver's came to nothing: {error}"
-    return propose_target(lifted, plain, solver, (note,))
+    found = provable_target(lifted, result.lam)
+    if found < target or not found > 0.0:
+        return propose_target(plain, target, solver, ("closed-form multipliers, as they prove more than the solver's",))
+    proposal = propose_target(result.lam, found, solver, (result.status.text,))
+    if not target > 0.0:
+        return proposal
+    note = "closed-form multipliers, as nothing can be proved with the solver's"
+    return proposal.or_else([propose_target(plain, target, solver, (note,))])
 
 
 def _constant(network: Network, norm: Norm, found: Proposal) -> Proposal:
     """Return the product of the norms for a constant network where it is better: only it can say 0."""
     product = Product().propose(network, norm, None)
     try:
-        values = [RULES[p.rule].derive(network, norm, p.witness).bound for p in (product, found)]
+        values = [derive(network, norm, p)[1].bound for p in (product, found)]
     except Refused:
         return found
     return replace(product, solver=found.solver, notes=found.notes) if values[0] <= values[1] else found

@@ -138,12 +138,18 @@ def margins(relaxed: Relaxed, labels: Tensor, steps: int) -> Tensor:
     return found
 
 
-def propose(view: View, ball: Ball, labels: Tensor, steps: int) -> Proposal:
+def propose(relaxed: Relaxed, labels: Tensor, steps: int) -> Proposal:
     """Return the slopes that the optimiser ends with, for all margins and for the entries of small nodes.
 
-    Entries are those that CROWN leaves undecided: what better slopes have decided since has to be derived again.
+    Entries are those that CROWN leaves undecided: what better slopes have decided since has to be derived again. Their
+    slopes, one set for each of hundreds of functions, are too many to be kept for samples that may not need them.
+
+    Args:
+        relaxed: as from `tightened`.
+        labels: of its samples.
+        steps: of the optimiser.
     """
-    plain, better = relax_network(view, ball), tightened(view, ball, steps)
+    view, ball, plain = relaxed.view, relaxed.ball, relax_network(relaxed.view, relaxed.ball)
     entries_ = {}
     for index in view.nonlinear_inputs:
         mask = crown.undecided(view, index, plain.boxes[index])
@@ -152,10 +158,10 @@ def propose(view: View, ball: Ball, labels: Tensor, steps: int) -> Proposal:
             continue
         rows = mask.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :count]
         at, a, _ = entries(view, index, rows)
-        found = _optimise(steps, view, ball, better.relaxations, at, torch.cat([a, -a], dim=1))[1]
+        found = _optimise(steps, view, ball, relaxed.relaxations, at, torch.cat([a, -a], dim=1))[1]
         if found:
             entries_[index] = rows.cpu().numpy(), _numbers(found)
-    ends = _optimise(steps, view, ball, better.relaxations, len(view.nodes) - 1, differences(view, labels))[1]
+    ends = _optimise(steps, view, ball, relaxed.relaxations, len(view.nodes) - 1, differences(view, labels))[1]
     return Proposal(_numbers(ends), entries_)
 
 

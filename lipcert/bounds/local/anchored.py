@@ -12,7 +12,7 @@ Sources: sector bounds around an equilibrium (Yin, Seiler & Arcak 2021), here ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -21,12 +21,12 @@ from torch import Tensor
 from lipcert.bounds.local import crown
 from lipcert.bounds.local.covariance import all_rows, each_row
 from lipcert.bounds.local.crown import Relaxed, relax_network
-from lipcert.bounds.local.improvement import Goal, Positive, Small, Together
+from lipcert.bounds.local.improvement import Goal, Positive, Small
 from lipcert.bounds.local.margins import differences, outputs, proved
-from lipcert.bounds.local.method import LocalMethod
+from lipcert.bounds.local.method import Bounds, LocalMethod
 from lipcert.bounds.local.pruning import Slopes, any_two, from_centre
 from lipcert.bounds.local.region import Ball
-from lipcert.bounds.local.rounds import Setting, constants, search
+from lipcert.bounds.local.rounds import Found, Setting, constants, search
 from lipcert.bounds.local.view import View
 from lipcert.errors import UsageError
 from lipcert.network.enclosure import Float
@@ -34,64 +34,63 @@ from lipcert.network.operators import Activation, Elementwise
 from lipcert.proof.claims import Norm
 from lipcert.proof.local import Proposal
 
-ALONE = 3  # rivals of a sample, at most, that get multipliers of their own
-STEPS = 40  # of the optimiser; on real networks hardly a margin turns positive later
+STEPS = 24  # of `improvement`
 
 
-def margins(relaxed: Relaxed, labels: Tensor, steps: int, slopes: Slopes = from_centre) -> Tensor:
-    """Return (B, classes - 1) lower bounds of all margins: the better of CROWN's and those by multipliers.
+@dataclass(frozen=True, eq=False)
+class Margins:
+    """Bounds of B samples, and the multipliers that prove them.
 
-    Level: numerical.
+    Attributes:
+        lows: (B, classes - 1) the better of CROWN's and those by multipliers.
+        open: (O,) samples that CROWN leaves open.
+        found: what was found for these.
+    """
+
+    lows: Tensor
+    open: Tensor
+    found: Found | None
+
+    def multipliers(self, samples: Tensor, view: View) -> list[dict[int, Float]]:
+        """Return sets of multipliers for some samples, zero for those that CROWN does not leave open."""
+        place = torch.full((len(self.lows),), -1, dtype=torch.int64, device=samples.device)
+        place[self.open] = torch.arange(len(self.open), device=samples.device)
+        rows, sets = place[samples], []
+        for logs in self.found.logs if self.found is not None else ():
+            full = {}
+            for node, log in logs.items():
+                e = log.exp().nan_to_num(0.0, 0.0, 0.0)[rows] * (rows >= 0)[:, None]
+                full[node] = e.reshape(len(rows), *view.nodes[node].shape).cpu().numpy()
+            if any(e.any() for e in full.values()):
+                sets.append(full)
+        return sets
+
+
+def search_margins(relaxed: Relaxed, labels: Tensor, steps: int, slopes: Slopes = from_centre) -> Margins:
+    """Return lower bounds of all margins. Level: numerical.
 
     Args:
         relaxed: the network relaxed on l2 balls; its activations are elementwise.
         labels: (B,) int64.
-        steps: of the optimiser, on samples that the first multipliers leave open; those that CROWN proves are left.
+        steps: of `improvement`, on samples that the first multipliers leave open; those that CROWN proves are left.
         slopes: `from_centre` or, looser, `any_two`.
     """
-    found = crown.margins(relaxed, labels)
-    open_ = (~(found.amin(dim=1) > 0)).nonzero()[:, 0]
+    lows = crown.margins(relaxed, labels)
+    open_ = (~(lows.amin(dim=1) > 0)).nonzero()[:, 0]
     if not len(open_):
-        return found
+        return Margins(lows, open_, None)
     part, rows = relaxed.take(open_), differences(relaxed.view, labels[open_])
     setting = _setting(part, rows, slopes)
     at_centre = setting.at_centre
-    goal = Positive(at_centre, setting.eps)
-    better = at_centre - setting.eps[:, None] * constants(setting, goal, steps)
-    found[open_] = torch.fmax(found[open_], better.to(found.dtype))
-    return found
+    found = search(setting, Positive(at_centre, setting.eps), steps)
+    better = at_centre - setting.eps[:, None] * found.lengths
+    lows[open_] = torch.fmax(lows[open_], better.to(lows.dtype))
+    return Margins(lows, open_, found)
 
 
-def propose(relaxed: Relaxed, labels: Tensor, steps: int) -> Proposal:
-    """Return multipliers for `Evaluator.anchored`: for all rivals together, then for the worst of those left open.
-
-    Arguments as of `margins`; slopes are `from_centre`.
-    """
-    rows = differences(relaxed.view, labels)
-    setting = _setting(relaxed, rows, from_centre)
-    at_centre = setting.at_centre
-    goal = Together(at_centre, setting.eps)
-    found = search(setting, goal, steps)
-    sets = [_spread(relaxed.view, logs, torch.arange(len(labels)), len(labels)) for logs in found.logs]
-    lows = torch.where(goal.reached(found.lengths), torch.inf, at_centre - setting.eps[:, None] * found.lengths)
-    for worst in lows.argsort(dim=1).T[:ALONE]:
-        left = (lows.gather(1, worst[:, None])[:, 0] < torch.inf).nonzero()[:, 0]
-        if len(left):
-            others = torch.ones_like(at_centre, dtype=torch.bool).scatter(1, worst[:, None], False)
-            alone = Together(at_centre.masked_fill(others, torch.inf)[left], setting.eps[left])
-            again = search(setting.take(left), alone, 2 * steps)
-            sets += [_spread(relaxed.view, logs, left, len(labels)) for logs in again.logs[1:]]
-    return Proposal(multipliers=sets, norms=relaxed.view.norms)
-
-
-def _spread(view: View, logs: Mapping[int, Tensor], samples: Tensor, count: int) -> dict[int, Float]:
-    """Return multipliers of some samples as arrays (count, *shape) of all, zero for the others."""
-    found = {}
-    for node, log in logs.items():
-        full = log.new_zeros((count, log.shape[1]))
-        full[samples] = log.exp().nan_to_num(0.0, 0.0, 0.0)
-        found[node] = full.reshape(count, *view.nodes[node].shape).cpu().numpy()
-    return found
+def margins(relaxed: Relaxed, labels: Tensor, steps: int, slopes: Slopes = from_centre) -> Tensor:
+    """Return (B, classes - 1) bounds as `search_margins` does."""
+    return search_margins(relaxed, labels, steps, slopes).lows
 
 
 def row_constants(view: View, ball: Ball, rows: Tensor, steps: int = STEPS) -> Tensor:
@@ -162,13 +161,9 @@ class Anchored(LocalMethod):
         """Refuse networks with activations that are not elementwise."""
         return super().refuses(view, norm) or _obstacle(view)
 
-    @torch.no_grad()
-    def propose(self, view: View, ball: Ball, labels: Tensor) -> Proposal:
-        """Return one set of multipliers for each sample."""
-        return propose(relax_network(view, ball), labels, self.steps)
-
-    def _margins(self, view: View, ball: Ball, labels: Tensor) -> Tensor:
-        return margins(relax_network(view, ball), labels, self.steps, self._slopes)
+    def _bound(self, view: View, ball: Ball, labels: Tensor) -> Bounds:
+        found = search_margins(relax_network(view, ball), labels, self.steps, self._slopes)
+        return Bounds(found.lows, lambda some: Proposal(multipliers=found.multipliers(some, view), norms=view.norms))
 
 
 class LocalLipSDP(Anchored):

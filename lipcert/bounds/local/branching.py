@@ -21,6 +21,7 @@ from lipcert.bounds.local import anchored, crown
 from lipcert.bounds.local.anchored import Anchored
 from lipcert.bounds.local.crown import relax_network
 from lipcert.bounds.local.domains import Domains, bounded, split, whole
+from lipcert.bounds.local.method import Bounds
 from lipcert.bounds.local.region import Ball
 from lipcert.bounds.local.view import View
 from lipcert.proof.claims import NORMS, Norm
@@ -126,8 +127,8 @@ class Branching(Anchored):
         super().__init__()
         self.budget = budget or Budget()
 
-    def _margins(self, view: View, ball: Ball, labels: Tensor) -> Tensor:
+    def _bound(self, view: View, ball: Ball, labels: Tensor) -> Bounds:
         relaxed = relax_network(view, ball)
         l2 = ball.norm == "l2"
         found = anchored.margins(relaxed, labels, self.steps) if l2 else crown.margins(relaxed, labels)
-        return margins(view, ball, labels, whole(view, relaxed, found), self.budget)
+        return Bounds(margins(view, ball, labels, whole(view, relaxed, found), self.budget))

@@ -80,15 +80,16 @@ class SampleCertifier:
             raise UsageError(f"the method '{method.name}' cannot certify samples: {obstacle}")
         labels = torch.from_numpy(samples.labels).to(view.device)
         ball = Ball.around(view.place(samples.inputs), eps, norm, box)
-        rows = (method.margins(view, ball, labels).amin(dim=1) > 0).cpu().numpy()  # others are not worth a proposal
+        bounds = method.bound(view, ball, labels)
+        rows = (bounds.margins.amin(dim=1) > 0).cpu().numpy()  # others are not worth a proposal
         if not rows.any():
             return Proved(rows, None)
         hopeful = _taken(samples, rows)
         claim = BallClaim(norm, eps, box, hopeful.digest)
         chosen, found = NOTHING, _positive(evaluator, claim, hopeful, method.rule, NOTHING)
-        kept = torch.from_numpy(rows).to(view.device)
-        proposal = None if found.all() else method.propose(view, ball.take(kept), labels[kept])
-        if proposal is not None:
+        kept = torch.from_numpy(np.flatnonzero(rows)).to(view.device)
+        proposal = NOTHING if found.all() else bounds.proposal(kept)
+        if proposal is not NOTHING:
             again = _positive(evaluator, claim, hopeful, method.rule, proposal)
             if again.sum() > found.sum():
                 chosen, found = proposal, again

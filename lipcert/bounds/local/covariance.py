@@ -12,6 +12,11 @@ and L_j^2 = C_jj for every output row j at the end: one set of multipliers bound
 A node with more unstable neurons than C = Y Y' has columns is eliminated on the side of the columns: K > 0 where
 M = I - Y_k' q diag(1/e) q Y_k > 0, and Y <- [Y M^(-1/2), N_k diag(r e)^(1/2)] gives the same C.
 
+*Responses*. With A = diag(e / r) - Y Y' over all neurons, C_jj = |Y_j|^2 + b' A^-1 b, b = Y Y_j'. It is attained where
+the neurons move by z = diag(e / r) mu, mu = A^-1 b, and the noises act on output j with s = N' (mu, 1). A^-1 comes from
+the same blocks, last node first. These are also the derivatives: with lambda_i = 1 / (r_i e_i),
+d C_jj / d lambda_i = r_i^2 (z_i^2 - e_i^2 s_i^2).
+
 Level: numerical. Source: LipSDP (Fazlyab et al. 2019) with sectors of a region (Hashemi et al. 2021).
 """
 
@@ -23,14 +28,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lipcert.bounds.local.noise import NoiseModel
+from lipcert.bounds.local.noise import Front, NoiseModel
 
 ROOM = 2.0  # of the first multipliers over the smallest uniform ones
 _POWERS = 12  # iterations that estimate a largest eigenvalue
 
 Logs = list[Tensor]  # of each node, (B, u_k) log e
-Measure = Callable[[Tensor], Tensor]  # (B, S, S) covariance of the outputs -> (B, S') squares of constants
-_Choose = Callable[[int, Tensor], Tensor]  # which node, and a matrix with the eigenvalues of q C_kk q -> e
+Measure = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""(B, S, S) covariance of the outputs -> (B, S') squares of constants, (B, S, S') unit functions that have them."""
+_Choose = Callable[[int, "_Gram | _Columns"], Tensor]  # which node, and the state before it -> e
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,30 +52,29 @@ class Covariance:
     lengths: Tensor
     widths: tuple[Tensor, ...]
     inside: Tensor
+    _functions: Tensor
+    _blocks: tuple[_Block, ...]
 
-    def best(self, other: Covariance) -> Covariance:
-        """Return the smaller of two bounds, one by one: both hold."""
-        widths = (torch.minimum(a, b) for a, b in zip(self.widths, other.widths, strict=True))
-        return Covariance(torch.minimum(self.lengths, other.lengths), tuple(widths), self.inside | other.inside)
-
-    def take(self, samples: Tensor) -> Covariance:
-        """Return the same of some samples, given by index."""
-        return Covariance(self.lengths[samples], tuple(w[samples] for w in self.widths), self.inside[samples])
-
-    def detach(self) -> Covariance:
-        """Return the same without a gradient."""
-        return Covariance(self.lengths.detach(), self.widths, self.inside)
+    def responses(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Return z and s of each node, (B, u_k, S') each (see the module); of no use outside the domain."""
+        moved, acting, columns = list[Tensor](), list[Tensor](), self._functions
+        for block in reversed(self._blocks):
+            acting.append(block.noise.mT @ columns)
+            moved.append(block.moved(columns))
+            columns = torch.cat([moved[-1] * (block.radius / block.e)[..., None], columns], dim=1)
+        return moved[::-1], acting[::-1]
 
 
-def each_row(covariance: Tensor) -> Tensor:
+def each_row(covariance: Tensor) -> tuple[Tensor, Tensor]:
     """Measure every output row on its own."""
-    return covariance.diagonal(dim1=1, dim2=2)
+    unit = torch.eye(covariance.shape[1], dtype=covariance.dtype, device=covariance.device)
+    return covariance.diagonal(dim1=1, dim2=2), unit.expand_as(covariance)
 
 
-def all_rows(covariance: Tensor) -> Tensor:
+def all_rows(covariance: Tensor) -> tuple[Tensor, Tensor]:
     """Measure all output rows as one map into l2: the largest eigenvalue, (B, 1)."""
-    values: Tensor = torch.linalg.eigvalsh(covariance)
-    return values[:, -1:]
+    values, vectors = torch.linalg.eigh(covariance)
+    return values[:, -1:], vectors[:, :, -1:]
 
 
 def carry(model: NoiseModel, logs: Logs, measure: Measure = each_row) -> Covariance:
@@ -77,39 +82,63 @@ def carry(model: NoiseModel, logs: Logs, measure: Measure = each_row) -> Covaria
     return _carry(model, lambda k, _: logs[k].exp(), measure)
 
 
-def first_logs(model: NoiseModel) -> Logs:
+def first(model: NoiseModel, measure: Measure = each_row) -> tuple[Logs, Covariance]:
     """Return log e of uniform multipliers per node, inside the domain where its eigenvalue is estimated well."""
     logs: Logs = []
 
-    def choose(k: int, seen: Tensor) -> Tensor:
-        e = (ROOM * _largest_eigenvalue(seen)).clamp(min=1e-200)[:, None].expand_as(model.radii[k])
+    def choose(k: int, state: _Gram | _Columns) -> Tensor:
+        radius = model.radii[k]
+        e = (ROOM * state.largest(radius)).clamp(min=1e-200)[:, None].expand_as(radius)
         logs.append(e.log())
         return e
 
-    _carry(model, choose, each_row)
-    return logs
+    return logs, _carry(model, choose, measure)
 
 
 def _carry(model: NoiseModel, choose: _Choose, measure: Measure) -> Covariance:
     """Carry the covariance through all nodes, with multipliers chosen on the way."""
-    state: _Gram | _Columns = _Columns(model.inputs)
+    state: _Gram | _Columns = _Columns(model.inputs, model.front)
     if not model.radii or model.radii[0].shape[1] <= model.inputs.shape[2]:
         state = _Gram(model.gram)
     inside = torch.isfinite(model.inputs).flatten(1).all(dim=1)
-    widths = []
+    widths, blocks = [], []
     for k, (radius, noise) in enumerate(zip(model.radii, model.noise, strict=True)):
         if isinstance(state, _Columns) and radius.shape[1] <= state.rows.shape[2]:
             state = state.gram()
         widths.append(state.widths(radius.shape[1]))
-        seen = state.seen(radius)
-        fine = torch.isfinite(seen.detach()).flatten(1).all(dim=1)
-        state, definite = state.eliminate(seen, radius, noise, choose(k, seen.detach()))
-        inside = inside & fine & definite
+        state, block, definite = state.eliminate(radius, noise, choose(k, state))
+        blocks.append(block)
+        inside = inside & definite
     c = state.gram().c
-    fine = inside & torch.isfinite(c.detach()).flatten(1).all(dim=1)
-    squares = measure(torch.where(fine[:, None, None], c, torch.eye(c.shape[1], dtype=c.dtype, device=c.device)))
+    fine = inside & torch.isfinite(c).flatten(1).all(dim=1)
+    unit = torch.eye(c.shape[1], dtype=c.dtype, device=c.device)
+    squares, functions = measure(torch.where(fine[:, None, None], c, unit))
     lengths = torch.where(fine[:, None], squares.clamp(min=1e-300).sqrt(), torch.inf)
-    return Covariance(lengths, tuple(torch.where(fine[:, None], width, torch.inf) for width in widths), fine)
+    kept = tuple(torch.where(fine[:, None], width, torch.inf) for width in widths)
+    return Covariance(lengths, kept, fine, functions, tuple(blocks))
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """A node that was eliminated: its r and e, its noise (B, t, u) on the t rows behind it, and what gives z.
+
+    `left` (B, u, m), `root` (B, m, m) and `right` (B, m, t) are such that z = left root'^-1 right c for the
+    coefficients c (B, t, S') of the rows behind it; without `left` it is diag(e / r^(1/2)).
+    """
+
+    radius: Tensor
+    e: Tensor
+    noise: Tensor
+    left: Tensor | None
+    root: Tensor
+    right: Tensor
+
+    def moved(self, columns: Tensor) -> Tensor:
+        half: Tensor = torch.linalg.solve_triangular(self.root.mT, self.right @ columns, upper=True)
+        if self.left is not None:
+            return self.left @ half
+        scale = torch.where(self.radius > 0, self.e / self.radius.sqrt(), 0.0)
+        return scale[..., None] * half
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,59 +151,68 @@ class _Gram:
         return self
 
     def widths(self, count: int) -> Tensor:
-        return self.c.detach()[:, :count, :count].diagonal(dim1=1, dim2=2).clamp(min=0.0).sqrt()
+        return self.c[:, :count, :count].diagonal(dim1=1, dim2=2).clamp(min=0.0).sqrt()
 
-    def seen(self, radius: Tensor) -> Tensor:
+    def largest(self, radius: Tensor) -> Tensor:
+        u, q = radius.shape[1], radius.sqrt()[..., None]
+        return _largest_eigenvalue(q, lambda x: q * (self.c[:, :u, :u] @ (q * x)))
+
+    def eliminate(self, radius: Tensor, noise: Tensor, e: Tensor) -> tuple[_Gram, _Block, Tensor]:
         u = radius.shape[1]
         q = radius.sqrt()
-        return q[:, :, None] * self.c[:, :u, :u] * q[:, None]
-
-    def eliminate(self, seen: Tensor, radius: Tensor, noise: Tensor, e: Tensor) -> tuple[_Gram, Tensor]:
-        u = radius.shape[1]
-        root, definite = _root(torch.diag_embed(e) - seen)
-        half = torch.linalg.solve_triangular(root, radius.sqrt()[:, :, None] * self.c[:, :u, u:], upper=False)
-        return _Gram(self.c[:, u:, u:] + half.mT @ half + (noise * (radius * e)[:, None]) @ noise.mT), definite
+        root, definite = _root(torch.diag_embed(e) - q[:, :, None] * self.c[:, :u, :u] * q[:, None])
+        half = torch.linalg.solve_triangular(root, q[:, :, None] * self.c[:, :u, u:], upper=False)
+        left = _Gram(self.c[:, u:, u:] + half.mT @ half + (noise * (radius * e)[:, None]) @ noise.mT)
+        return left, _Block(radius, e, noise, None, root, half), definite
 
 
 @dataclass(frozen=True, eq=False)
 class _Columns:
-    """The same as a product Y Y', Y (B, t, n)."""
+    """The same as a product Y Y', Y (B, t, n); `front`: of its first rows, where they are those of a convolution."""
 
     rows: Tensor
+    front: Front | None = None
 
     def gram(self) -> _Gram:
         return _Gram(self.rows @ self.rows.mT)
 
     def widths(self, count: int) -> Tensor:
-        found: Tensor = torch.linalg.vector_norm(self.rows.detach()[:, :count], dim=2)
+        found: Tensor = torch.linalg.vector_norm(self.rows[:, :count], dim=2)
         return found
 
-    def seen(self, radius: Tensor) -> Tensor:
-        scaled = self.rows[:, : radius.shape[1]] * radius.sqrt()[:, :, None]
-        return scaled.mT @ scaled
+    def largest(self, radius: Tensor) -> Tensor:
+        rows = self.rows[:, : radius.shape[1]] * radius.sqrt()[..., None]
+        return _largest_eigenvalue(rows.abs().sum(dim=1)[..., None], lambda x: rows.mT @ (rows @ x))
 
-    def eliminate(self, seen: Tensor, radius: Tensor, noise: Tensor, e: Tensor) -> tuple[_Columns, Tensor]:
+    def eliminate(self, radius: Tensor, noise: Tensor, e: Tensor) -> tuple[_Columns, _Block, Tensor]:
         u = radius.shape[1]
-        scaled = self.rows[:, :u] * (radius / e).sqrt()[:, :, None]
-        unit = torch.eye(seen.shape[1], dtype=seen.dtype, device=seen.device)
-        root, definite = _root(unit - scaled.mT @ scaled)
-        half = torch.linalg.solve_triangular(root, self.rows[:, u:].mT, upper=False).mT
-        return _Columns(torch.cat([half, noise * (radius * e).sqrt()[:, None]], dim=2)), definite
+        first = self.rows[:, :u]
+        if self.front is None:
+            scaled = first * (radius / e).sqrt()[..., None]
+            product = scaled.mT @ scaled
+        else:
+            product = self.front.weighted(radius / e)
+        unit = torch.eye(product.shape[1], dtype=product.dtype, device=product.device)
+        root, definite = _root(unit - product)
+        half = torch.linalg.solve_triangular(root, self.rows[:, u:].mT, upper=False)
+        left = _Columns(torch.cat([half.mT, noise * (radius * e).sqrt()[:, None]], dim=2))
+        return left, _Block(radius, e, noise, first, root, half), definite
 
 
 def _root(k: Tensor) -> tuple[Tensor, Tensor]:
     """Return lower Cholesky factors, the identity where a matrix is not positive definite, and where they are."""
     root, info = torch.linalg.cholesky_ex(k)
-    fine = (info == 0) & torch.isfinite(root.detach()).flatten(1).all(dim=1)
+    fine = (info == 0) & torch.isfinite(root).flatten(1).all(dim=1)
+    if bool(fine.all()):
+        return root, fine
     return torch.where(fine[:, None, None], root, torch.eye(k.shape[1], dtype=k.dtype, device=k.device)), fine
 
 
-def _largest_eigenvalue(matrix: Tensor) -> Tensor:
+def _largest_eigenvalue(vector: Tensor, product: Callable[[Tensor], Tensor]) -> Tensor:
     """Return (B,) estimates from below, close enough for multipliers with room; `carry` says whether they are."""
-    vector = matrix.abs().sum(dim=2, keepdim=True)
-    value = vector.new_zeros(len(matrix))
+    value = vector.new_zeros(len(vector))
     for _ in range(_POWERS):
         length = torch.linalg.vector_norm(vector, dim=1, keepdim=True)
-        vector = matrix @ (vector / length.clamp(min=1e-300))
+        vector = product(vector / length.clamp(min=1e-300))
         value = torch.linalg.vector_norm(vector, dim=1)[:, 0]
     return value

@@ -24,7 +24,7 @@ from lipcert.bounds.local.gradient_lines import gradient_boxes, largest
 from lipcert.bounds.local.gradients import Gradients
 from lipcert.bounds.local.margins import differences, margins_on_boxes, outputs, proved
 from lipcert.bounds.local.masked_norms import matrix_norms
-from lipcert.bounds.local.method import LocalMethod
+from lipcert.bounds.local.method import Bounds, LocalMethod
 from lipcert.bounds.local.pruning import any_two, from_centre, sectors_of
 from lipcert.bounds.local.region import Ball
 from lipcert.bounds.local.view import View
@@ -145,9 +145,9 @@ class JacobianBounds(LocalMethod):
         inside = [node.name for node in view.nodes if isinstance(node.op, Softmax)]
         return f"it has no bounds for the softmax '{inside[0]}'" if inside else super().refuses(view, norm)
 
-    def _margins(self, view: View, ball: Ball, labels: Tensor) -> Tensor:
+    def _bound(self, view: View, ball: Ball, labels: Tensor) -> Bounds:
         boxes, rows = relax_network(view, ball).boxes, differences(view, labels)
         sectors = sectors_of(view, from_centre, boxes, view.trace(ball.centre))
         changes = [least_changes(gradient_boxes(view, boxes, sectors, part), ball) for part in _split(view, rows)]
         at_centre = (rows.flatten(2) @ view(ball.centre)[..., None])[..., 0]
-        return torch.maximum(margins_on_boxes(view, boxes, labels), at_centre + torch.cat(changes, dim=1))
+        return Bounds(torch.maximum(margins_on_boxes(view, boxes, labels), at_centre + torch.cat(changes, dim=1)))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -17,8 +18,24 @@ from lipcert.bounds.local.second_look import look_twice
 from lipcert.bounds.local.view import View
 from lipcert.network.enclosure import Float
 from lipcert.proof.claims import NORMS, Level, Norm
-from lipcert.proof.local import LOCAL_RULES, Evaluator, Ints, Proposal, Region
+from lipcert.proof.local import LOCAL_RULES, NOTHING, Evaluator, Ints, Proposal, Region
 from lipcert.proof.refusal import Refused
+
+Suggest = Callable[[Tensor], Proposal]
+"""From indices of some samples to what `LocalMethod.verified_margins` may use on them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Bounds:
+    """What a method found for B samples.
+
+    Attributes:
+        margins: lower bounds of the label's logit minus those of rivals.
+        proposal: of some of the samples. What it still costs is paid when it is called.
+    """
+
+    margins: Tensor
+    proposal: Suggest = lambda samples: NOTHING
 
 
 class LocalMethod(ABC):
@@ -50,7 +67,7 @@ class LocalMethod(ABC):
         return None if norm in self.norms else f"it serves {', '.join(sorted(self.norms))}, not {norm}"
 
     @torch.no_grad()
-    def margins(self, view: View, ball: Ball, labels: Tensor) -> Tensor:
+    def bound(self, view: View, ball: Ball, labels: Tensor) -> Bounds:
         """Return lower bounds of the label's logit minus each rival's, on the region of each sample.
 
         Args:
@@ -59,18 +76,16 @@ class LocalMethod(ABC):
             labels: (B,) int64.
 
         Returns:
-            (B, classes): infinite for the label itself; minus infinity where nothing is proved, for a sample that is
-            not valid (NaN, outside the input box) too. Level: that of the class.
+            Margins (B, classes): infinite for the label itself; minus infinity where nothing is proved, for a sample
+            that is not valid (NaN, outside the input box) too. Level: that of the class. With them, what
+            `verified_margins` may use; `NOTHING` where there is nothing but what it finds by itself.
         """
-        return settle(self._margins(view, ball, labels), ball, labels)
+        found = self._bound(view, ball, labels)
+        return Bounds(settle(found.margins, ball, labels), torch.no_grad()(found.proposal))
 
-    @torch.no_grad()
-    def propose(self, view: View, ball: Ball, labels: Tensor) -> Proposal | None:
-        """Return what `verified_margins` may use on these samples, None for nothing.
-
-        Arguments as in `margins`. Here: the norms of the layers, where the norm of the balls needs them.
-        """
-        return None if ball.norm == "linf" else Proposal(norms=view.norms)
+    def margins(self, view: View, ball: Ball, labels: Tensor) -> Tensor:
+        """Return the margins of `bound`."""
+        return self.bound(view, ball, labels).margins
 
     def verified_margins(self, evaluator: Evaluator, region: Region, labels: Ints, proposal: Proposal) -> Float:
         """Return what `margins` does, derived with every rounding error counted. Level: verified.
@@ -79,7 +94,7 @@ class LocalMethod(ABC):
             evaluator: of the same network.
             region: B regions.
             labels: (B,) int64.
-            proposal: from `propose`, or from anywhere else.
+            proposal: from `bound`, or from anywhere else.
 
         Raises:
             Refused: this process does not compute as proofs assume, or the method is not `derived`.
@@ -89,7 +104,7 @@ class LocalMethod(ABC):
         return LOCAL_RULES[self.rule].derive(evaluator, region, labels, proposal)
 
     @abstractmethod
-    def _margins(self, view: View, ball: Ball, labels: Tensor) -> Tensor:
+    def _bound(self, view: View, ball: Ball, labels: Tensor) -> Bounds:
         """Return (B, classes - 1) bounds for the rivals in order; numbers that are not finite prove nothing."""
 
 
@@ -106,8 +121,10 @@ class Intervals(LocalMethod):
     cost: ClassVar[str] = "two forward passes"
     rule: ClassVar[str | None] = "local-intervals/v1"
 
-    def _margins(self, view: View, ball: Ball, labels: Tensor) -> Tensor:
-        return margins_on_boxes(view, boxes(view, ball), labels)
+    def _bound(self, view: View, ball: Ball, labels: Tensor) -> Bounds:
+        norms = layer_norms(view, ball)
+        found = margins_on_boxes(view, boxes(view, ball), labels)
+        return Bounds(found, lambda samples: Proposal(norms=norms) if norms else NOTHING)
 
 
 class Crown(LocalMethod):
@@ -118,20 +135,21 @@ class Crown(LocalMethod):
     cost: ClassVar[str] = "one backward pass per undecided neuron"
     rule: ClassVar[str | None] = "local-lines/v1"
 
-    @torch.no_grad()
-    def propose(self, view: View, ball: Ball, labels: Tensor) -> Proposal:
-        """Return the slopes of the second look, see `second_look`."""
+    def _bound(self, view: View, ball: Ball, labels: Tensor) -> Bounds:
         relaxed = crown.relax_network(view, ball)
-        better = look_twice(view, ball, relaxed.relaxations, differences(view, labels))[1]
-        pairs = {i: (found.lines.low_slope, found.lines.high_slope) for i, found in better.items()}
-        slopes = {i: (low.cpu().double().numpy(), high.cpu().double().numpy()) for i, (low, high) in pairs.items()}
-        return Proposal(slopes, norms=layer_norms(view, ball))
 
-    def _margins(self, view: View, ball: Ball, labels: Tensor) -> Tensor:
-        return crown.best_margins(crown.relax_network(view, ball), labels)
+        def propose(samples: Tensor) -> Proposal:
+            """Return the slopes of the second look, see `second_look`."""
+            some, rows = relaxed.take(samples), differences(view, labels[samples])
+            better = look_twice(view, some.ball, some.relaxations, rows)[1]
+            pairs = {i: (found.lines.low_slope, found.lines.high_slope) for i, found in better.items()}
+            slopes = {i: (low.cpu().double().numpy(), high.cpu().double().numpy()) for i, (low, high) in pairs.items()}
+            return Proposal(slopes, norms=layer_norms(view, ball))
+
+        return Bounds(crown.best_margins(relaxed, labels), propose)
 
 
-class AlphaCrown(Crown):
+class AlphaCrown(LocalMethod):
     """CROWN with slopes optimised by gradient steps.
 
     Args of the constructor:
@@ -141,14 +159,16 @@ class AlphaCrown(Crown):
     name: ClassVar[str] = "alpha-crown"
     summary: ClassVar[str] = "CROWN with the slopes optimised for every margin and every narrow layer"
     cost: ClassVar[str] = "about forty times CROWN"
+    rule: ClassVar[str | None] = "local-lines/v1"
 
     def __init__(self, steps: int = 10) -> None:
         self.steps = steps
 
-    @torch.no_grad()
-    def propose(self, view: View, ball: Ball, labels: Tensor) -> Proposal:
-        """Return the optimised slopes."""
-        return replace(alpha_crown.propose(view, ball, labels, self.steps), norms=layer_norms(view, ball))
+    def _bound(self, view: View, ball: Ball, labels: Tensor) -> Bounds:
+        relaxed = alpha_crown.tightened(view, ball, self.steps)
 
-    def _margins(self, view: View, ball: Ball, labels: Tensor) -> Tensor:
-        return alpha_crown.margins(alpha_crown.tightened(view, ball, self.steps), labels, self.steps)
+        def propose(samples: Tensor) -> Proposal:
+            found = alpha_crown.propose(relaxed.take(samples), labels[samples], self.steps)
+            return replace(found, norms=layer_norms(view, ball))
+
+        return Bounds(alpha_crown.margins(relaxed, labels, self.steps), propose)

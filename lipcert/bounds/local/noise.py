@@ -10,7 +10,8 @@ where row i of G and N comes from one backward pass through the network with slo
 squared is formed, so convolutions and residual networks are as good as dense chains. Samples have different unstable
 neurons: rows are padded to the largest number of a batch with noises of r = 0.
 
-Cost: as many backward passes as there are unstable neurons.
+Cost: as many backward passes as there are unstable neurons. Where the first of them read a convolution of the input,
+products with their rows are applications of the convolution (`Front`).
 """
 
 from __future__ import annotations
@@ -19,14 +20,57 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lipcert.bounds.local.backward import entries, rows_at_a_time, send_back
 from lipcert.bounds.local.sectors import Sector
 from lipcert.bounds.local.view import View
+from lipcert.bounds.torch_activations import FUNCTIONS
+from lipcert.bounds.torch_kernels import Compiler
+from lipcert.bounds.torch_linear import LinearMap
+from lipcert.network.operators import Conv
 
 _COPIES = 4  # tensors of the size of the coefficients that live at once in a backward pass
+_AT_ONCE = 512  # rows that a convolution is applied to
+
+
+@dataclass(frozen=True, eq=False)
+class Front:
+    """The rows G_1 of the first unstable neurons, where they are some of a convolution of the input.
+
+    Attributes:
+        map: the convolution, in float64.
+        pick: (B, u) which rows.
+    """
+
+    map: LinearMap
+    pick: Tensor
+
+    def take(self, samples: Tensor) -> Front:
+        """Return the same of some samples, given by index."""
+        return Front(self.map, self.pick[samples])
+
+    def products(self, rows: Tensor) -> Tensor:
+        """Return (B, T, u) products of rows (B, T, n) with G_1'."""
+        count = self.pick.shape[1]
+        images = rows.reshape(-1, *self.map.source)
+        parts = [self.map.apply(part).flatten(1) for part in torch.split(images, _AT_ONCE)]
+        found = torch.cat(parts).reshape(*rows.shape[:2], -1)
+        return found.gather(2, self.pick[:, None].expand(-1, rows.shape[1], count))
+
+    def weighted(self, weight: Tensor) -> Tensor:
+        """Return (B, n, n) G_1' diag(weight) G_1 for weights (B, u)."""
+        full = weight.new_zeros((len(weight), self._columns[0].numel())).scatter(1, self.pick, weight)
+        spread = (full.reshape(-1, 1, *self.map.target) * self._columns).flatten(0, 1)
+        return self.map.adjoint(spread).reshape(len(weight), -1, len(self._columns))
+
+    @cached_property
+    def _columns(self) -> Tensor:
+        """(n, *target) what the convolution makes of each unit vector."""
+        basis = torch.eye(int(np.prod(self.map.source)), dtype=torch.float64, device=self.pick.device)
+        return self.map.apply(basis.reshape(-1, *self.map.source))
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +82,7 @@ class NoiseModel:
         radii: (B, u_k) of each, r; 0 for padding.
         inputs: (B, T, n) all rows of G: those of the nodes one after the other, then the S outputs.
         noise: of each node, (B, rows behind the node, u_k), the coefficients N on its noise.
+        front: of the rows of the first node, or None.
     """
 
     nodes: tuple[int, ...]
@@ -45,16 +90,23 @@ class NoiseModel:
     radii: tuple[Tensor, ...]
     inputs: Tensor
     noise: tuple[Tensor, ...]
+    front: Front | None = None
 
     @cached_property
     def gram(self) -> Tensor:
         """(B, T, T) products G G' of all rows."""
-        return self.inputs @ self.inputs.mT
+        if self.front is None:
+            return self.inputs @ self.inputs.mT
+        count = self.front.pick.shape[1]
+        first, rest = self.front.products(self.inputs), self.inputs[:, count:]
+        behind = torch.cat([first[:, count:].mT, rest @ rest.mT], dim=1)
+        return torch.cat([first, behind], dim=2)
 
     def take(self, samples: Tensor) -> NoiseModel:
         """Return the same of some samples, given by index."""
         picks, radii, noise = (tuple(part[samples] for part in parts) for parts in (self.picks, self.radii, self.noise))
-        return NoiseModel(self.nodes, picks, radii, self.inputs[samples], noise)
+        front = None if self.front is None else self.front.take(samples)
+        return NoiseModel(self.nodes, picks, radii, self.inputs[samples], noise, front)
 
 
 def noise_model(view: View, sectors: Mapping[int, Sector], start: int, coefficients: Tensor) -> NoiseModel:
@@ -84,7 +136,18 @@ def noise_model(view: View, sectors: Mapping[int, Sector], start: int, coefficie
     behind = [*noises, last_noise]
     noise = tuple(torch.cat([later[node] for later in behind[k + 1 :]], dim=1).double() for k, node in enumerate(nodes))
     radii = tuple(sectors[node].radius.flatten(1).gather(1, picks[node]).double() for node in nodes)
-    return NoiseModel(nodes, tuple(picks[node] for node in nodes), radii, rows, noise)
+    front = _front(view, nodes[0], picks[nodes[0]]) if nodes else None
+    return NoiseModel(nodes, tuple(picks[node] for node in nodes), radii, rows, noise, front)
+
+
+def _front(view: View, node: int, pick: Tensor) -> Front | None:
+    """Return the rows of the first node with unstable neurons, where it reads a convolution of the input."""
+    source = view.nodes[node].inputs[0]
+    target = view.nodes[source]
+    if not isinstance(target.op, Conv) or target.inputs[0] != 0:
+        return None
+    compiler = Compiler(lambda x: torch.tensor(x, dtype=torch.float64, device=view.device), view.device, FUNCTIONS)
+    return Front(LinearMap(target, view.nodes[0].shape, compiler), pick)
 
 
 def _unstable(sector: Sector) -> Tensor:

@@ -27,12 +27,13 @@ from lipcert.bounds.local.backward import rows_at_a_time, send_back
 from lipcert.bounds.local.crown import relax_network
 from lipcert.bounds.local.margins import differences, margins_on_boxes, outputs, proved
 from lipcert.bounds.local.masked_norms import matrix_norms, root
-from lipcert.bounds.local.method import LocalMethod
+from lipcert.bounds.local.method import Bounds, LocalMethod
 from lipcert.bounds.local.pruning import Pruned, any_two, from_centre, prune
 from lipcert.bounds.local.region import Ball, split_minimum
 from lipcert.bounds.local.relaxations import Box
 from lipcert.bounds.local.view import View
 from lipcert.proof.claims import Norm
+from lipcert.proof.local import Proposal
 
 _COPIES = 8  # tensors of the size of the coefficients that live at once
 
@@ -165,8 +166,9 @@ class PrunedIntervals(LocalMethod):
     summary: ClassVar[str] = "products of norms without the neurons that are constant around the sample (Huang et al.)"
     norms: ClassVar[frozenset[Norm]] = frozenset({"l2"})
     cost: ClassVar[str] = "a small eigenvalue problem per layer and sample"
+    rule: ClassVar[str | None] = "local-norms/v1"
 
-    def _margins(self, view: View, ball: Ball, labels: Tensor) -> Tensor:
+    def _bound(self, view: View, ball: Ball, labels: Tensor) -> Bounds:
         pruned = prune(view, ball, from_centre, self._known(view, ball))
         found = margins_on_boxes(view, pruned.boxes, labels)
         rows = differences(view, labels)
@@ -174,7 +176,7 @@ class PrunedIntervals(LocalMethod):
         for way in ways(pruned):
             parts = [least_values(pruned, follow(pruned, part, way), part) for part in torch.split(rows, step, dim=1)]
             found = torch.maximum(found, torch.cat(parts, dim=1))
-        return found
+        return Bounds(found, lambda samples: Proposal(norms=view.norms))
 
     def _known(self, view: View, ball: Ball) -> Sequence[Box]:
         """Return boxes from elsewhere, or none."""

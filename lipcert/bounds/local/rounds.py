@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from lipcert.bounds.local.covariance import Covariance, Logs, first_logs
+from lipcert.bounds.local.covariance import Logs, carry, first
 from lipcert.bounds.local.improvement import Goal, improve
 from lipcert.bounds.local.noise import NoiseModel, noise_model
 from lipcert.bounds.local.pruning import Slopes, sectors_of
@@ -23,8 +23,8 @@ from lipcert.bounds.local.sectors import Sector
 from lipcert.bounds.local.view import View
 
 GROUP_BYTES = 2**27  # of the matrices of one group
-_COPIES = 12  # matrices of all rows that live at once, with what the gradient keeps
-ROUNDS = 3  # of improvement, after the first multipliers
+_COPIES = 6  # matrices of all rows that live at once
+EACH = 4  # steps of a round; then boxes are narrowed
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,10 +66,10 @@ class Setting:
         """Return the noise model of the functions."""
         return noise_model(self.view, self.sectors, len(self.view.nodes) - 1, self.rows)
 
-    def narrowed(self, model: NoiseModel, proved: Covariance) -> Setting:
-        """Return the same with boxes narrowed by what multipliers prove."""
+    def narrowed(self, model: NoiseModel, widths: Sequence[Tensor]) -> Setting:
+        """Return the same with boxes narrowed by the widths of the nodes of a model."""
         boxes = list(self.boxes)
-        for node, pick, width in zip(model.nodes, model.picks, proved.widths, strict=True):
+        for node, pick, width in zip(model.nodes, model.picks, widths, strict=True):
             source = self.view.nodes[node].inputs[0]
             low, high = (end.flatten(1) for end in boxes[source])
             middle = self.centre[source].flatten(1).gather(1, pick)
@@ -90,8 +90,8 @@ class Found:
 
     Attributes:
         lengths: (B, S') constants of the functions on their regions, float64; infinite where nothing is proved.
-        logs: of the first multipliers, then of those of every round that came nearest to the goal, by activation node,
-            (B, size) log e each; NaN for samples whose goal was reached before.
+        logs: of the multipliers of every round, by activation node, (B, size) log e each; NaN for samples whose goal
+            was reached before.
     """
 
     lengths: Tensor
@@ -144,24 +144,30 @@ def groups(sizes: Tensor) -> list[Tensor]:
 def _group(setting: Setting, goal: Goal, steps: int) -> Found:
     """Return what is found for one group."""
     view, model = setting.view, setting.model()
-    found = improve(model, first_logs(model), goal, 0)
-    lengths, logs = found.proved.lengths.clone(), [spread_out(view, model, found.best)]
+    logs, covariance = first(model, goal.measure)
+    lengths, sets = torch.full_like(covariance.lengths, torch.inf), []
     left = torch.arange(len(lengths), device=lengths.device)
-    for _ in range(ROUNDS if steps else 0):
-        still = goal.open(lengths[left])
-        if not len(still):
-            break
-        left, goal = left[still], goal.take(still).without(lengths[left[still]])
-        last = {node: log[still] for node, log in spread_out(view, model, found.last).items()}
-        setting = setting.take(still).narrowed(model.take(still), found.proved.take(still))
+    while True:
+        now = min(EACH, steps)
+        found, steps = improve(model, logs, covariance, goal, now), steps - now
+        lengths[left] = torch.minimum(lengths[left], found.least)
+        sets.append(_of_all(spread_out(view, model, found.logs), left, len(lengths)))
+        still = goal.open(found.lengths)
+        if not len(still) or not steps:
+            return Found(lengths, sets)
+        left, goal = left[still], goal.take(still).without(found.lengths[still])
+        spread = {node: log[still] for node, log in spread_out(view, model, found.logs).items()}
+        setting = setting.take(still).narrowed(model.take(still), [width[still] for width in found.widths])
         model = setting.model()
-        found = improve(model, carry_over(model, last), goal, -(-steps // ROUNDS))
-        lengths[left] = goal.merged(lengths[left], found.proved.lengths)
-        now = spread_out(view, model, found.best)
-        logs.append({k: log.new_full((len(lengths), log.shape[1]), torch.nan) for k, log in now.items()})
-        for node, log in now.items():
-            logs[-1][node][left] = log
-    return Found(lengths, logs)
+        logs = carry_over(model, spread)
+        covariance = carry(model, logs, goal.measure)
+
+
+def _of_all(logs: Mapping[int, Tensor], samples: Tensor, count: int) -> dict[int, Tensor]:
+    """Return the same for more samples, NaN for the others."""
+    return {
+        node: log.new_full((count, log.shape[1]), torch.nan).index_copy(0, samples, log) for node, log in logs.items()
+    }
 
 
 def spread_out(view: View, model: NoiseModel, logs: Logs) -> dict[int, Tensor]:
@@ -175,5 +181,5 @@ def spread_out(view: View, model: NoiseModel, logs: Logs) -> dict[int, Tensor]:
 def carry_over(model: NoiseModel, logs: Mapping[int, Tensor]) -> Logs:
     """Return multipliers of another model, spread out, for the unstable neurons of this one."""
     if not set(model.nodes) <= set(logs):
-        return first_logs(model)
+        return first(model)[0]
     return [logs[node].gather(1, pick) for node, pick in zip(model.nodes, model.picks, strict=True)]

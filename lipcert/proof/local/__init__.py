@@ -11,6 +11,8 @@ Lowest first; everything is numpy in float64:
   linear functions sent back to the input, and `narrowing` boxes by them; `margins`: from boxes alone.
 * `differences`, `reach`, `anchored`: differences from the sample as functions of the input and of bounded noises, and
   how far multipliers let them move.
+* `choices`, `masked_norms`, `measures`, `pruned`: norms without what is constant on the ball, and margins from them.
+* `parts`: trees that cut regions into parts; `weighted`: functions less weighted cuts; `leaves`: margins on parts.
 * `evaluator`: margins made of these; `proposal`: the slopes and multipliers that a method may suggest to it.
 * `certificate`, `witness`, `checker`: claims about samples, in files that `lipcert check` checks.
 
@@ -20,6 +22,7 @@ A method of `bounds.local` proposes (which samples are worth it, with which slop
 from lipcert.proof.local.certificate import BallClaim, LocalCertificate, Samples, any_certificate
 from lipcert.proof.local.checker import LOCAL_RULES, check_local, derived_margins
 from lipcert.proof.local.evaluator import Evaluator
+from lipcert.proof.local.parts import Parts
 from lipcert.proof.local.proposal import NOTHING, Ints, Mask, Proposal, Slopes
 from lipcert.proof.local.region import Region
 from lipcert.proof.local.witness import to_arrays as witness_of
@@ -32,6 +35,7 @@ __all__ = [
     "Ints",
     "LocalCertificate",
     "Mask",
+    "Parts",
     "Proposal",
     "Region",
     "Samples",

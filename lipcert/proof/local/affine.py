@@ -21,15 +21,20 @@ rounding of the coefficients, what the radii of W and b allow, and the rounding 
 
 from __future__ import annotations
 
+import math
+from functools import cached_property
+
 import numpy as np
 
-from lipcert.network.enclosure import Float, gamma, round_up
+from lipcert.network.enclosure import TINY, Float, gamma, round_up
 from lipcert.network.graph import Node, Shape
-from lipcert.network.linear import apply_adjoint, apply_linear, coefficients, column_terms, offset, row_terms
-from lipcert.network.operators import Affine, Conv, Dense, Gather, Reshape, Scale
+from lipcert.network.linear import apply_adjoint, apply_linear, coefficients, column_terms, offset, row_terms, unfold
+from lipcert.network.operators import Affine, AvgPool, Conv, Dense, Gather, Reshape, Scale
 from lipcert.proof.local.arithmetic import above, below, dual_norms, middle, over
 
+Places = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 Box = tuple[Float, Float]  # lower and upper bounds of a node, (B, *shape) each
+_AT_ONCE = 2**23  # numbers of rows made at a time
 
 
 class AffineStep:
@@ -55,6 +60,36 @@ class AffineStep:
         self._radius = None if numbers is None else numbers.rad
         self.bias = np.zeros(node.shape) if constant is None else np.broadcast_to(constant.mid, node.shape)
         self._bias_radius = 0.0 if constant is None else constant.radius
+
+    @cached_property
+    def has_bias(self) -> bool:
+        """Whether the centre of the constant part is not zero everywhere."""
+        return bool(self.bias.any())
+
+    @property
+    def weight(self) -> Float | None:
+        """W^ as the operator stores it, None where its structure says it all."""
+        return self._weight
+
+    @cached_property
+    def transposed(self) -> Float | None:
+        """W^' as a matrix, where functions are sent back by matrix products; else None.
+
+        Of a dense layer (in, out); of a convolution over two axes (kernel rows * columns * in, out).
+        """
+        op = self.op
+        if isinstance(op, Dense) and len(self.source) == 1 and self._weight is not None:
+            return self._weight.T
+        if not isinstance(op, Conv) or self._weight is None or len(op.stride) != 2:
+            return None
+        if op.groups != 1 or op.circular or any(d != 1 for d in op.dilation):
+            return None
+        return np.ascontiguousarray(self._weight.transpose(2, 3, 1, 0).reshape(-1, self.target[0]))
+
+    @property
+    def keeps_order(self) -> bool:
+        """Whether the node only gives its entries another shape."""
+        return isinstance(self.op, Reshape)
 
     @property
     def moves(self) -> bool:
@@ -93,7 +128,7 @@ class AffineStep:
         flat = apply_adjoint(self.op, a.reshape(-1, *self.target), self._weight, self.source)
         return flat.reshape(*a.shape[:2], -1)
 
-    def rows(self, index: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Float | None:
+    def rows(self, index: Places) -> Float | None:
         """Return rows (B, S, n) of W^ at positions (B, S), or None where they are not at hand; nothing is rounded."""
         if isinstance(self.op, Dense) and len(self.source) == 1:
             assert self._weight is not None
@@ -107,17 +142,92 @@ class AffineStep:
         For l1 balls they are those of the l2 ball around them. Rows of convolutions are sums over their entries: the
         squares are added up by the operator itself, with squared coefficients.
         """
-        if self._weight is None or self._size is None or not isinstance(self.op, (Dense, Conv, Scale)):
+        if self._largest is None or not isinstance(self.op, (Dense, Conv, Scale)):
             return None
-        if isinstance(self.op, Conv) and self.op.circular:
+        if self._merges:
             return None
-        largest = self._size if self._radius is None else round_up(self._size + self._radius)
         if isinstance(self.op, Dense):
-            return np.broadcast_to(dual_norms(largest, "linf" if norm == "linf" else "l2"), self.target)
-        ones, count = np.ones((1, *self.source)), row_terms(self.op)
-        if norm == "linf":
-            return over(self._apply(ones, largest)[0], count)
-        return round_up(np.sqrt(over(self._apply(ones, np.square(largest))[0], count + 1)))
+            return np.broadcast_to(dual_norms(self._largest, "linf" if norm == "linf" else "l2"), self.target)
+        ones = np.ones((1, *self.source))
+        return self.magnify(ones)[0] if norm == "linf" else round_up(np.sqrt(self.squared(ones)[0]))
+
+    def magnify(self, x: Float) -> Float:
+        """Return upper bounds of |W| x for x >= 0 of the shape (B, *source)."""
+        return over(self._apply(x, self._largest), row_terms(self.op) + 1)
+
+    def magnify_adjoint(self, y: Float) -> Float:
+        """Return upper bounds of |W|' y for y >= 0 of the shape (B, *target)."""
+        return over(apply_adjoint(self.op, y, self._largest, self.source), self.terms + 1)
+
+    def squared(self, x: Float) -> Float:
+        """Return upper bounds of sum_j W_ij^2 x_j for x >= 0 of the shape (B, *source)."""
+        if self._merges:
+            return over(np.square(self.magnify(np.sqrt(over(x, 1)))), 2)
+        if isinstance(self.op, AvgPool):
+            return over(self.magnify(x) / self.op.counts, 1)
+        return over(self._apply(x, self._squares), row_terms(self.op) + 1)
+
+    @cached_property
+    def radius_norm(self) -> float:
+        """An upper bound of the l2 norm of what the radii allow: the root of those of l1 and linf."""
+        if self._radius is None:
+            return 0.0
+        rows, columns = np.ones((1, *self.source)), np.ones((1, *self.target))
+        largest = over(self._apply(rows, self._radius).max(), row_terms(self.op))
+        widest = over(apply_adjoint(self.op, columns, self._radius, self.source).max(), self.terms)
+        return float(round_up(np.sqrt(round_up(largest * widest) + TINY), 2))
+
+    def part(self, rows: Places, columns: Places) -> Float | None:
+        """Return W^ at some places (r,) of the output and (c,) of the input, exactly; None where it is not at hand."""
+        if isinstance(self.op, Dense) and len(self.source) == 1:
+            assert self._weight is not None
+            found: Float = self._weight[np.ix_(rows, columns)]
+            return found
+        if not isinstance(self.op, Conv) or self._merges:
+            return None
+        chunks = np.array_split(rows, 1 + len(rows) * math.prod(self.source) // _AT_ONCE)
+        return np.concatenate([self._windows(chunk)[:, columns] for chunk in chunks])
+
+    def _windows(self, rows: Places) -> Float:
+        """Return rows (r, n) of a convolution: its coefficients, at the places that the windows see."""
+        assert isinstance(self.op, Conv) and self._weight is not None
+        outputs, positions = np.divmod(rows, math.prod(self.target[1:]))
+        group = outputs // (self.target[0] // self.op.groups)
+        places = self._seen[group, :, positions]
+        found = np.zeros((len(rows), 1 + math.prod(self.source)))  # the first column is the padding
+        np.put_along_axis(found, places, self._weight.reshape(self.target[0], -1)[outputs], axis=1)
+        return found[:, 1:]
+
+    @cached_property
+    def _seen(self) -> Places:
+        """(groups, in / groups * kernel, positions) places that windows of a convolution see, from 1; 0 is padding."""
+        assert isinstance(self.op, Conv)
+        op, kernel = self.op, self.op.weight.shape[2:]
+        places = np.arange(1.0, 1 + math.prod(self.source)).reshape(1, *self.source)
+        windows = unfold(places, kernel, op.stride, op.padding, op.dilation, self.target[1:], op.circular)
+        return windows.astype(np.int64).reshape(op.groups, row_terms(op), -1)
+
+    @property
+    def _merges(self) -> bool:
+        """Whether a kernel wraps onto itself, so that coefficients of one row add up."""
+        if not (isinstance(self.op, Conv) and self.op.circular):
+            return False
+        sizes = zip(self.op.weight.shape[2:], self.op.dilation, self.source[1:], strict=True)
+        return any(d * (k - 1) >= n for k, d, n in sizes)
+
+    @cached_property
+    def _largest(self) -> Float | None:
+        """Upper bounds of |W|, None where the structure says it all."""
+        if self._size is None or self._radius is None:
+            return self._size
+        return round_up(self._size + self._radius)
+
+    @cached_property
+    def _squares(self) -> Float | None:
+        """Upper bounds of the squares of W, zero where W is."""
+        if self._largest is None:
+            return None
+        return np.where(self._largest == 0, 0.0, round_up(np.square(self._largest) + TINY))
 
     def _apply(self, x: Float, weight: Float | None) -> Float:
         return apply_linear(self.op, x, weight, self.target)

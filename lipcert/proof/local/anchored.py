@@ -1,12 +1,13 @@
-"""Margins from multipliers, one sample at a time: sectors and boxes node by node, then the reach of every margin.
+"""Bounds from multipliers on one region: sectors and boxes node by node, then the reach of every function.
 
-At every activation, multipliers of the neurons before it bound its input, |dz_i| <= reach, which narrows the box, and
-with it the sector. Whatever multipliers are proposed, what is derived holds (`reach`).
+At every activation, multipliers of the neurons before it bound how its input moves (`reach`), which narrows the box,
+and with it the sector. Whatever multipliers are proposed, what is derived holds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,38 +15,59 @@ from lipcert.network.enclosure import Float
 from lipcert.network.operators import Activation, Elementwise
 from lipcert.proof.local.affine import Box
 from lipcert.proof.local.arithmetic import above, below
+from lipcert.proof.local.backward import NO_OTHERS
+from lipcert.proof.local.boxes import Steps
 from lipcert.proof.local.differences import Differences, Rows, spans
 from lipcert.proof.local.margins import differences, margins_on_boxes
 from lipcert.proof.local.proposal import Ints
-from lipcert.proof.local.reach import reach
+from lipcert.proof.local.reach import Seen, reach
 from lipcert.proof.local.secants import anchored_sector
 from lipcert.proof.local.surroundings import Surroundings
 from lipcert.proof.refusal import Refused
 
 
+@dataclass(frozen=True, eq=False)
+class Anchor:
+    """A point that differences are taken from.
+
+    Attributes:
+        steps: the network. centre: boxes (1, *shape) of the values of all nodes at the point.
+        ball: the l2 ball, seen from it.
+    """
+
+    steps: Steps
+    centre: Sequence[Box]
+    ball: Seen
+
+    @staticmethod
+    def at_sample(around: Surroundings) -> Anchor:
+        """Return the one sample that there is."""
+        return Anchor(around.steps, around.centre, Seen(around.region.eps, np.zeros(around.steps.nodes[0].size)))
+
+
 class Anchored:
-    """One sample's noises, grown node by node.
+    """One region's noises, grown node by node.
 
     Args of the constructor:
-        around: the sample, on an l2 ball.
-        boxes: of all nodes on the ball, (1, *shape) each.
+        anchor: any point, and the ball that the region is a part of.
+        boxes: of all nodes on the region, (1, *shape) each.
         multipliers: by activation node, (1, *shape): e of `bounds.local.covariance`; any positive numbers.
 
     Attributes:
-        boxes: of all nodes, narrowed.
+        anchor: as given. boxes: of all nodes, narrowed.
 
     Raises:
         Refused: an activation is not elementwise.
     """
 
-    def __init__(self, around: Surroundings, boxes: Sequence[Box], multipliers: Mapping[int, Float]) -> None:
-        steps = around.steps
+    def __init__(self, anchor: Anchor, boxes: Sequence[Box], multipliers: Mapping[int, Float]) -> None:
+        steps = anchor.steps
         for node in steps.nodes:
             if isinstance(node.op, Activation) and not isinstance(node.op, Elementwise):
                 raise Refused(f"there are no multipliers for '{node.name}', which is not elementwise")
-        self._steps, self.boxes, self._centre, self._eps = steps, list(boxes), around.centre, around.region.eps
+        self.anchor, self.boxes, self._steps, self._centre = anchor, list(boxes), steps, anchor.centre
         self._multipliers = multipliers
-        self._spans = spans(boxes, around.centre)
+        self._spans = spans(boxes, anchor.centre)
         self._differences = Differences(steps, self._spans)
         self._rows: list[Rows] = []
         self._radii: list[Float] = []
@@ -55,10 +77,13 @@ class Anchored:
                 self._grow(index, node.op)
 
     @np.errstate(all="ignore")
-    def lengths(self, a: Float) -> Float:
-        """Return (S,) upper bounds of how far linear functions (1, S, size) of the output move; infinite where none."""
-        rows = self._differences.of_functions(len(self._steps.nodes) - 1, a)
-        return self._lengths(rows)
+    def moves(self, a: Float, others: Mapping[int, Float] = NO_OTHERS) -> Box:
+        """Return bounds (S,) of how linear functions move from the anchor; infinite where there are none.
+
+        Args:
+            a: (1, S, size) their coefficients on the output. others: (1, S, size of the node) on other nodes.
+        """
+        return self._moves(self._differences.of_functions(len(self._steps.nodes) - 1, a, others))
 
     @np.errstate(all="ignore")
     def _grow(self, index: int, op: Elementwise) -> None:
@@ -71,7 +96,7 @@ class Anchored:
             return
         rows = self._differences.of_entries(source, unstable)
         if self._rows:
-            self._narrow(source, unstable, self._lengths(rows))
+            self._narrow(source, unstable, self._moves(rows))
             sector = anchored_sector(op, self._centre[source], self.boxes[source])
         kept = sector.radius.reshape(-1)[unstable] != 0
         neurons = unstable[kept]
@@ -81,23 +106,23 @@ class Anchored:
         e = self._multipliers.get(index, np.full(sector.radius.shape, np.nan)).reshape(-1)[neurons]
         self._scales.append(np.sqrt(self._radii[-1] * e))
 
-    def _narrow(self, source: int, positions: np.ndarray[tuple[int, ...], np.dtype[np.int64]], length: Float) -> None:
-        """Intersect the box of a node at some entries with centre +- length."""
+    def _narrow(self, source: int, positions: Ints, moves: Box) -> None:
+        """Intersect the box of a node at some entries with how far they move from the anchor."""
         low, high = (end.reshape(-1).copy() for end in self.boxes[source])
         least, most = (end.reshape(-1)[positions] for end in self._centre[source])
-        low[positions] = np.maximum(low[positions], below(least, length))
-        high[positions] = np.minimum(high[positions], above(most, length))
+        low[positions] = np.maximum(low[positions], below(least, -moves[0]))
+        high[positions] = np.minimum(high[positions], above(most, moves[1]))
         shape = self.boxes[source][0].shape
         self.boxes[source] = low.reshape(shape), high.reshape(shape)
 
-    def _lengths(self, functions: Rows) -> Float:
+    def _moves(self, functions: Rows) -> Box:
         radius, scale = (np.concatenate([np.zeros(0), *parts]) for parts in (self._radii, self._scales))
         functions = functions.widened(len(radius))
         neurons = Rows.join(
             [functions.take(np.zeros(len(functions.error), dtype=np.bool_))]
             + [rows.widened(len(radius)) for rows in self._rows]
         )
-        return reach(neurons, radius, scale, functions, self._eps)
+        return reach(neurons, radius, scale, functions, self.anchor.ball)
 
 
 def margins_by_multipliers(
@@ -115,8 +140,8 @@ def margins_by_multipliers(
     at_centre, rows = margins_on_boxes(steps, list(around.centre), labels), differences(labels, steps.nodes[-1].size)
     best = np.full(at_centre.shape, -np.inf)
     for multipliers in sets:
-        noises = Anchored(around, boxes, multipliers)
-        found = below(at_centre, noises.lengths(rows))
+        noises = Anchored(Anchor.at_sample(around), boxes, multipliers)
+        found = below(at_centre, -noises.moves(rows)[0])
         best = np.maximum(best, np.where(np.isfinite(found), found, -np.inf))
         boxes = noises.boxes
         if (best > 0).all():

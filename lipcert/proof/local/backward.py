@@ -17,21 +17,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
 from lipcert.network.enclosure import TINY, UNIT, Float, gamma, round_up
-from lipcert.network.operators import Affine, Concat, Sum
+from lipcert.network.operators import Affine, Concat, Elementwise, Sum
 from lipcert.proof.local.affine import AffineStep, Box
 from lipcert.proof.local.arithmetic import below, over, sum_error
 from lipcert.proof.local.boxes import Steps
+from lipcert.proof.local.curved import lines
 from lipcert.proof.local.proposal import Ints
 from lipcert.proof.local.region import Mask
-from lipcert.proof.local.selected import Selected, pull_selections
+from lipcert.proof.local.selected import Selected, pull_selections, selections
 from lipcert.proof.local.straight import Lines
 
 Relaxation = Lines | list[Selected]
 """Linear functions below and above a node: of its entries, or of candidates for maxima."""
+
+NO_OTHERS: Mapping[int, Float] = MappingProxyType({})
+
+
+def relax(steps: Steps, index: int, boxes: Sequence[Box]) -> Relaxation | None:
+    """Return linear functions below and above a node of least area, given the boxes of its inputs; None for none."""
+    node = steps.nodes[index]
+    if isinstance(node.op, Elementwise):
+        return lines(node.op, *boxes[node.inputs[0]])
+    return selections(steps.network, index, [boxes[i] for i in node.inputs]) or None
 
 
 @dataclass
@@ -81,7 +93,9 @@ class Backward:
         self._known: dict[int, Float] = {}
         self._charges: dict[int, Float] = {}
 
-    def send(self, start: int, a: Float, account: Account, target: int = 0) -> Float:
+    def send(
+        self, start: int, a: Float, account: Account, target: int = 0, others: Mapping[int, Float] = NO_OTHERS
+    ) -> Float:
         """Send functions of a node back; return coefficients (B, S, n) on the target.
 
         Args:
@@ -89,8 +103,9 @@ class Backward:
             a: (B, S, size of the node).
             account: of these functions; what the way costs is added.
             target: a node that every way back passes.
+            others: what the functions take of nodes between target and start besides, coefficients (B, S, their size).
         """
-        pending = {start: a}
+        pending = {start: a, **others}
         for index in range(start, target, -1):
             here = pending.pop(index, None)
             if here is None:

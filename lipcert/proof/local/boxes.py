@@ -6,7 +6,10 @@ every input and do not round.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+import numpy.typing as npt
 
 from lipcert.network.enclosure import Float, gamma, round_up
 from lipcert.network.evaluate import evaluate_node
@@ -52,6 +55,16 @@ class Steps:
         """Whether a node is an affine map of the input, reshaped or not."""
         node = self.nodes[index]
         return isinstance(node.op, Affine) and self.behind_reshapes(node.inputs[0]) == 0
+
+
+def taken(boxes: Sequence[Box], rows: slice | npt.NDArray[np.int64]) -> list[Box]:
+    """Return boxes (B, *shape) of all nodes for some of the rows."""
+    return [(low[rows], high[rows]) for low, high in boxes]
+
+
+def inside(box: Box, other: Box) -> Box:
+    """Return where two boxes meet; its ends are crossed where they do not."""
+    return np.maximum(box[0], other[0]), np.minimum(box[1], other[1])
 
 
 def propagate(steps: Steps, index: int, inputs: list[Box]) -> Box:

@@ -43,6 +43,8 @@ LOCAL_RULES: Mapping[str, LocalRule] = MappingProxyType(
         "local-intervals/v1": LocalRule(frozenset(NORMS), Evaluator.intervals),
         "local-lines/v1": LocalRule(frozenset(NORMS), Evaluator.crown),
         "local-multipliers/v1": LocalRule(frozenset({"l2"}), Evaluator.anchored),
+        "local-norms/v1": LocalRule(frozenset({"l2"}), Evaluator.pruned),
+        "local-parts/v1": LocalRule(frozenset(NORMS), Evaluator.parts),
     }
 )
 

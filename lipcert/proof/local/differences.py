@@ -1,6 +1,6 @@
-r"""Differences from the sample as linear functions of the input and of bounded noises.
+r"""Differences from an anchor, such as the sample, as linear functions of the input and of bounded noises.
 
-Write d for the difference between a point of the region and the sample. Every elementwise neuron has dv = m dz + w
+Write d for the difference between a point of the region and the anchor. Every elementwise neuron has dv = m dz + w
 with |w| <= r |dz| (`secants`). Neurons with r = 0 are linear; the others, the *unstable* ones, each add one noise w.
 So for any entry of a node, and any linear function of one,
 
@@ -13,14 +13,14 @@ outputs of an unstable neuron are those of its noise. Constants drop out. What i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from lipcert.network.enclosure import Float, round_up
 from lipcert.proof.local.affine import AffineStep, Box
-from lipcert.proof.local.backward import Account, Backward
+from lipcert.proof.local.backward import NO_OTHERS, Account, Backward
 from lipcert.proof.local.boxes import Steps
 from lipcert.proof.local.proposal import Ints
 from lipcert.proof.local.region import Mask
@@ -53,7 +53,7 @@ class Rows:
 
 
 def spans(boxes: Sequence[Box], centre: Sequence[Box]) -> list[Box]:
-    """Return bounds of the differences of all nodes, from bounds of their values on the regions and at the samples."""
+    """Return bounds of the differences of all nodes, from bounds of their values on the regions and at the anchors."""
     found = []
     for (low, high), (least, most) in zip(boxes, centre, strict=True):
         found.append((np.minimum(-round_up(np.maximum(most - low, 0.0)), 0.0), round_up(np.maximum(high - least, 0.0))))
@@ -89,15 +89,15 @@ class Differences(Backward):
             parts.append(self._rows(at, a, lost))
         return Rows.join(parts)
 
-    def of_functions(self, index: int, a: Float) -> Rows:
-        """Return the differences of linear functions (1, S, size) of a node."""
-        return self._rows(index, a, np.zeros(a.shape[:2]))
+    def of_functions(self, index: int, a: Float, others: Mapping[int, Float] = NO_OTHERS) -> Rows:
+        """Return the differences of linear functions (1, S, size) of a node, and of others before it besides."""
+        return self._rows(index, a, np.zeros(a.shape[:2]), others)
 
-    def _rows(self, index: int, a: Float, lost: Float) -> Rows:
+    def _rows(self, index: int, a: Float, lost: Float, others: Mapping[int, Float] = NO_OTHERS) -> Rows:
         account = Account.zero(a)
         account.spend(lost)
         self._noise = {k: np.zeros((a.shape[1], len(pick))) for k, pick in self._picks.items()}
-        inputs = self.send(index, a, account)[0]
+        inputs = self.send(index, a, account, 0, others)[0]
         known = account.finite & np.isfinite(account.allowance) & np.isfinite(inputs).all(axis=1)
         noise = np.concatenate([np.zeros((a.shape[1], 0)), *self._noise.values()], axis=1)
         return Rows(inputs, noise, np.where(known, account.allowance, np.inf)[0])

@@ -7,7 +7,7 @@ others may be proposed for each function (alpha-CROWN): only the intercepts are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -19,14 +19,16 @@ from lipcert.proof.claims import Norm
 from lipcert.proof.environment import require_ieee
 from lipcert.proof.local.affine import Box
 from lipcert.proof.local.anchored import margins_by_multipliers
-from lipcert.proof.local.backward import Account, Backward, Relaxation
-from lipcert.proof.local.boxes import Steps, propagate
+from lipcert.proof.local.backward import Account, Backward, Relaxation, relax
+from lipcert.proof.local.boxes import Steps, inside, propagate, taken
 from lipcert.proof.local.curved import lines
+from lipcert.proof.local.leaves import margins_on_parts
 from lipcert.proof.local.margins import differences, margins_on_boxes, rivals
-from lipcert.proof.local.narrowing import improved, is_tight, narrow
+from lipcert.proof.local.masked_norms import layer_norms
+from lipcert.proof.local.narrowing import Narrowing, improved, is_tight
 from lipcert.proof.local.proposal import NOTHING, Ints, Proposal, Slopes
+from lipcert.proof.local.pruned import Pruned
 from lipcert.proof.local.region import Region
-from lipcert.proof.local.selected import selections
 from lipcert.proof.local.surroundings import Surroundings, lipschitz_bounds
 from lipcert.proof.refusal import Refused
 
@@ -99,13 +101,76 @@ class Evaluator:
         around = self._around(region, proposal)
         found, relaxed = self._narrowed_boxes(around, proposal)
         best = self._crown(found, relaxed, region, labels, proposal)
-        for b in np.flatnonzero(~(best > 0).all(axis=1) & region.valid):
-            part = slice(int(b), int(b) + 1)
-            boxes = [(low[part], high[part]) for low, high in found]
-            sets = [{k: e[part] for k, e in multipliers.items()} for multipliers in proposal.multipliers]
-            tried = margins_by_multipliers(around.take(part), boxes, labels[part], sets)
-            best[part] = np.maximum(best[part], tried)
+        self._improve(best, around, found, labels, proposal)
         return self._settled(best, found, region, labels)
+
+    @np.errstate(all="ignore")
+    def pruned(self, region: Region, labels: Ints, proposal: Proposal = NOTHING) -> Float:
+        """Return what norms without constant neurons prove, with boxes of intervals, and of lines where these fail.
+
+        Args:
+            region, labels: see `intervals`; l2 balls.
+            proposal: norms.
+
+        Raises:
+            Refused: as `intervals`; the balls are not l2 balls.
+        """
+        if region.norm != "l2":
+            raise Refused(f"norms without constant neurons bound margins on l2 balls, not {region.norm}")
+        require_ieee()
+        around, norms = self._around(region, proposal), layer_norms(self.steps, proposal.norms)
+        first = Pruned.of(around, norms)
+        best = self._settled(first.margins(labels), first.boxes, region, labels)
+        rows = np.flatnonzero(~(best > 0).all(axis=1) & region.valid)
+        if len(rows):
+            some = around.take(rows)
+            second = Pruned.of(some, norms, self._narrowed_boxes(some, NOTHING, taken(first.boxes, rows))[0])
+            found = self._settled(second.margins(labels[rows]), second.boxes, some.region, labels[rows])
+            best[rows] = np.maximum(best[rows], found)
+        return best
+
+    @np.errstate(all="ignore")
+    def parts(self, region: Region, labels: Ints, proposal: Proposal = NOTHING) -> Float:
+        """Return the best of `crown`, of `anchored` on l2 balls, and of the least that is proved of a sample's parts.
+
+        Args:
+            region, labels: see `intervals`.
+            proposal: as of `anchored`, and parts; those of samples that are proved already are not used.
+
+        Raises:
+            Refused: as `intervals`; the parts are not those of trees, or multipliers are proposed for a network with
+                activations that are not elementwise.
+        """
+        require_ieee()
+        around = self._around(region, proposal)
+        found, relaxed = self._narrowed_boxes(around, proposal)
+        best = self._crown(found, relaxed, region, labels, proposal)
+        if region.norm == "l2":
+            self._improve(best, around, found, labels, proposal)
+        if proposal.parts is not None:
+            proposal.parts.require(self.steps.network, len(region))
+            open_ = ~(best > 0).all(axis=1) & region.valid
+            rows = np.flatnonzero(open_)
+            tried = margins_on_parts(
+                around.take(rows), taken(found, rows), labels[rows], proposal.parts.take(open_), self._part
+            )
+            best[rows] = np.maximum(best[rows], tried)
+        return self._settled(best, found, region, labels)
+
+    def _improve(
+        self, best: Float, around: Surroundings, found: Sequence[Box], labels: Ints, proposal: Proposal
+    ) -> None:
+        """Raise bounds (B, classes - 1) in place to what multipliers prove of samples that are open."""
+        for b in np.flatnonzero(~(best > 0).all(axis=1) & around.region.valid):
+            part = slice(int(b), int(b) + 1)
+            sets = [{k: e[part] for k, e in multipliers.items()} for multipliers in proposal.multipliers]
+            tried = margins_by_multipliers(around.take(part), taken(found, part), labels[part], sets)
+            best[part] = np.maximum(best[part], tried)
+
+    def _part(self, around: Surroundings, known: Sequence[Box], labels: Ints) -> tuple[list[Box], Float]:
+        """Return boxes of all nodes on parts inside those that are known, and margins (D, classes - 1)."""
+        boxes, relaxed = self._narrowed_boxes(around, NOTHING, known)
+        return boxes, self._crown(boxes, relaxed, around.region, labels, NOTHING)
 
     def _crown(
         self, found: list[Box], relaxed: Mapping[int, Relaxation], region: Region, labels: Ints, proposal: Proposal
@@ -131,20 +196,22 @@ class Evaluator:
         box = propagate(self.steps, index, [found[i] for i in self.steps.nodes[index].inputs])
         return around.narrowed(index, box)
 
-    def _narrowed_boxes(self, around: Surroundings, proposal: Proposal) -> tuple[list[Box], dict[int, Relaxation]]:
-        """Return boxes of all nodes, and lines of all activation nodes that have some."""
-        region = around.region
-        found, relaxed = [region.ends], dict[int, Relaxation]()
-        back = Backward(self.steps, found, relaxed)
+    def _narrowed_boxes(
+        self, around: Surroundings, proposal: Proposal, known: Sequence[Box] = ()
+    ) -> tuple[list[Box], dict[int, Relaxation]]:
+        """Return boxes of all nodes, inside those that are known, and lines of all activation nodes that have some."""
+        region, relaxed = around.region, dict[int, Relaxation]()
+        found = [inside(region.ends, known[0]) if known else region.ends]
+        narrowing = Narrowing(self.steps, region, found, relaxed)
         read = {i for _, node in self.steps.network.activation_nodes() for i in node.inputs}
-        for index, node in enumerate(self.steps.nodes[1:], start=1):
+        for index in range(1, len(self.steps.nodes)):
             found.append(self._next(around, found))
-            if isinstance(node.op, Elementwise):
-                relaxed[index] = lines(node.op, *found[node.inputs[0]])
-            elif chosen := selections(self.steps.network, index, [found[i] for i in node.inputs]):
-                relaxed[index] = chosen
+            if known:
+                found[index] = inside(found[index], known[index])
+            if relaxation := relax(self.steps, index, found):
+                relaxed[index] = relaxation
             if index in read and not is_tight(self.steps, region, index):
-                found[index] = narrow(self.steps, back, region, index, found[index])
+                found[index] = narrowing.narrow(index)
             if index in proposal.entries:
                 rows, slopes = proposal.entries[index]
                 other = Backward(self.steps, found, self._with_slopes(found, relaxed, slopes))

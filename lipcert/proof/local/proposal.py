@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-import numpy.typing as npt
-
 from lipcert.network.enclosure import Float
+from lipcert.proof.local.parts import Ints as Ints
+from lipcert.proof.local.parts import Mask as Mask
+from lipcert.proof.local.parts import Parts
 
-Ints = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 Slopes = Mapping[int, tuple[Float, Float]]
 """By index of an elementwise node: slopes of the lines below and above, (B, 1 or S, *shape) each, for S functions."""
 
@@ -27,12 +25,14 @@ class Proposal:
         multipliers: sets of them, each by elementwise node, (B, *shape) positive numbers, for `Evaluator.anchored`;
             zero where a set has none for a sample.
         norms: upper bounds of the l2 norms of dense and convolution nodes.
+        parts: how the regions are cut, for `Evaluator.parts`; None for not at all.
     """
 
     margins: Slopes = field(default_factory=dict)
     entries: Mapping[int, tuple[Ints, Slopes]] = field(default_factory=dict)
     multipliers: Sequence[Mapping[int, Float]] = ()
     norms: Mapping[int, float] = field(default_factory=dict)
+    parts: Parts | None = None
 
     def take(self, samples: slice | Mask) -> Proposal:
         """Return the same of some samples."""
@@ -41,6 +41,7 @@ class Proposal:
             {node: (rows[samples], _taken(slopes, samples)) for node, (rows, slopes) in self.entries.items()},
             [{node: e[samples] for node, e in multipliers.items()} for multipliers in self.multipliers],
             self.norms,
+            None if self.parts is None else self.parts.take(samples),
         )
 
 

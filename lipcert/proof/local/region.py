@@ -61,7 +61,7 @@ class Region:
     def __len__(self) -> int:
         return len(self.centre)
 
-    def take(self, samples: slice) -> Region:
+    def take(self, samples: slice | npt.NDArray[np.int64]) -> Region:
         """Return the balls of some samples."""
         return Region(self.centre[samples], self.eps, self.norm, self.box, self.valid[samples])
 
@@ -98,19 +98,17 @@ class Region:
         found = np.maximum(found, linear_on_box(coefficients, low, high))
         if self.norm != "l2":
             return found
-        down, up = low - points, high - points
-        down, up = below(down, sum_error(down)), above(up, sum_error(up))
-        both = self._by_split(coefficients, _share(coefficients, down, up, self.eps), down, up)
-        both = both + at_centre
+        down, up = self.steps
+        p = _share(coefficients, down, up, np.array(self.eps))
+        both = _by_split(coefficients, p, (down, up), round_up(self.eps * dual_norms(p, "l2"))) + at_centre
         both = below(both, sum_error(both))
         return np.maximum(found, np.where(np.isfinite(both), both, -np.inf))
 
-    def _by_split(self, c: Float, p: Float, down: Float, up: Float) -> Float:
-        """Return (B, S) lower bounds of c.d, for any p, on |d| <= eps and down <= d <= up."""
-        q = c - p
-        lost = over((sum_error(q) @ np.maximum(-down, up)[..., None])[..., 0], c.shape[2] + 2)
-        on_box = linear_on_box(q, down, up)
-        return below(on_box, round_up(round_up(self.eps * dual_norms(p, "l2")) + lost + sum_error(on_box), 4))
+    @property
+    def steps(self) -> tuple[Float, Float]:
+        """(B, n) bounds of what inputs differ from the centre by."""
+        down, up = (end.reshape(len(self), -1) - self.centre.reshape(len(self), -1) for end in self.ends)
+        return below(down, sum_error(down)), above(up, sum_error(up))
 
     @property
     def ends(self) -> tuple[Float, Float]:
@@ -118,7 +116,31 @@ class Region:
         return self.lower, self.upper
 
 
-def _share(c: Float, down: Float, up: Float, eps: float) -> Float:
+def least_on_ellipsoid(c: Float, low: Float, high: Float, eps: Float, scale: Float) -> Float:
+    """Return (B, S) lower bounds of c.d where d_i = scale_i e_i with |e| <= eps, and low <= d <= high.
+
+    Args:
+        c: (B, S, n).
+        low, high: (B, n), holding zero; both zero where the scale is.
+        eps: (B, 1) upper bounds. scale: (B, n) upper bounds, not negative.
+    """
+    safe, stretch = np.where(scale > 0, scale, 1.0), scale[:, None]
+    p = _share(c * safe[:, None], low / safe, high / safe, eps) / safe[:, None]
+    alone, shared = (round_up(eps * dual_norms(round_up(np.abs(a) * stretch), "l2")) for a in (c, p))
+    both = _by_split(c, p, (low, high), shared)
+    found = np.maximum(-alone, linear_on_box(c, low, high))
+    return np.maximum(found, np.where(np.isfinite(both), both, -np.inf))
+
+
+def _by_split(c: Float, p: Float, box: tuple[Float, Float], reach: Float) -> Float:
+    """Return (B, S) lower bounds of c.d on a box (B, n), for any p of which |p.d| <= reach is known."""
+    q = c - p
+    lost = over((sum_error(q) @ np.maximum(-box[0], box[1])[..., None])[..., 0], c.shape[2] + 2)
+    on_box = linear_on_box(q, *box)
+    return below(on_box, round_up(reach + lost + sum_error(on_box), 4))
+
+
+def _share(c: Float, down: Float, up: Float, eps: Float) -> Float:
     """Return the part of c that the ball should bear; not rigorous, and need not be."""
     low, high = down[:, None], up[:, None]
     length = np.sqrt(np.square(c).sum(axis=2))

@@ -55,12 +55,8 @@ def anchored_sector(op: Elementwise, centre: Box, box: Box) -> Sector:
 def _secants(op: Elementwise, centre: Box, box: Box) -> tuple[Float, Float]:
     """Return the least and the largest secant; the box holds the centre."""
     least, most = slopes_between(op, *box)
-    alpha, beta = np.full(least.shape, np.inf), np.full(least.shape, -np.inf)
-    for start in _ends(op, *centre):
-        for end in _ends(op, *box):
-            smallest, largest = _secant(op, start, end)
-            alpha, beta = np.minimum(alpha, smallest), np.maximum(beta, largest)
-    return np.maximum(alpha, least), np.minimum(beta, most)
+    alpha, beta = _secant(op, _ends(op, *centre)[:, None], _ends(op, *box)[None])
+    return np.maximum(alpha.min(axis=(0, 1)), least), np.minimum(beta.max(axis=(0, 1)), most)
 
 
 def slopes_between(op: Elementwise, low: Float, high: Float) -> tuple[Float, Float]:
@@ -76,8 +72,8 @@ def slopes_between(op: Elementwise, low: Float, high: Float) -> tuple[Float, Flo
     return np.where(box, alpha, np.nan), np.where(box, beta, np.nan)
 
 
-def _ends(op: Elementwise, low: Float, high: Float) -> list[Float]:
-    return [low, high, *(np.minimum(np.maximum(kink, low), high) for kink in kinks(op))]
+def _ends(op: Elementwise, low: Float, high: Float) -> Float:
+    return np.stack([low, high, *(np.minimum(np.maximum(kink, low), high) for kink in kinks(op))])
 
 
 def _secant(op: Elementwise, start: Float, end: Float) -> tuple[Float, Float]:

@@ -17,6 +17,7 @@ from lipcert.proof.claims import Norm
 from lipcert.proof.local.affine import Box
 from lipcert.proof.local.arithmetic import above, below
 from lipcert.proof.local.boxes import Steps, propagate
+from lipcert.proof.local.proposal import Ints
 from lipcert.proof.local.region import Region
 from lipcert.proof.refusal import Refused
 from lipcert.proof.rules.product import Product, needs_witness
@@ -41,12 +42,9 @@ class Surroundings:
     def of(steps: Steps, region: Region, lipschitz: Sequence[float]) -> Surroundings:
         """Evaluate the network at the samples."""
         points = region.centre.astype(np.float64)
-        centre: list[Box] = [(points, points)]
-        for index, node in enumerate(steps.nodes[1:], start=1):
-            centre.append(propagate(steps, index, [centre[i] for i in node.inputs]))
-        return Surroundings(steps, region, centre, lipschitz)
+        return Surroundings(steps, region, values_at(steps, (points, points)), lipschitz)
 
-    def take(self, samples: slice) -> Surroundings:
+    def take(self, samples: slice | Ints) -> Surroundings:
         """Return the same of some samples."""
         centre = [(low[samples], high[samples]) for low, high in self.centre]
         return Surroundings(self.steps, self.region.take(samples), centre, self.lipschitz)
@@ -62,6 +60,14 @@ class Surroundings:
         length = round_up(self.region.eps * bound * reach)
         least, most = self.centre[index]
         return np.maximum(box[0], below(least, length)), np.minimum(box[1], above(most, length))
+
+
+def values_at(steps: Steps, points: Box) -> list[Box]:
+    """Return boxes of the values of all nodes at points, each of which is known to lie in a box (B, *input_shape)."""
+    found = [points]
+    for index, node in enumerate(steps.nodes[1:], start=1):
+        found.append(propagate(steps, index, [found[i] for i in node.inputs]))
+    return found
 
 
 def lipschitz_bounds(network: Network, norm: Norm, norms: Mapping[int, float]) -> list[float]:

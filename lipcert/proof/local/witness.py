@@ -1,8 +1,9 @@
 """Proposals as the witness arrays of a certificate, and back.
 
 Names are ``margins/NODE/low`` and ``/high``; ``entries/NODE/rows``, ``entries/NODE/AT/low`` and ``/high``;
-``multipliers/SET/NODE``; ``norms/NODE``; nodes by their index in the normal form without a last softmax. What is read
-is of the right shape for the network, or refused; the numbers may be any.
+``multipliers/SET/NODE``; ``norms/NODE``; ``parts/cuts``, ``/at``, ``/leaves``, ``/shifts``, ``/functions``,
+``parts/multipliers/NODE``, ``parts/weights/NODE/outputs`` and ``/inputs``; nodes by their index in the normal form
+without a last softmax. What is read is of the right shape for the network, or refused; the numbers may be any.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ from lipcert.network.enclosure import Float
 from lipcert.network.graph import Network
 from lipcert.network.operators import Elementwise
 from lipcert.proof.container import Arrays
+from lipcert.proof.local.parts import Parts
 from lipcert.proof.local.proposal import Ints, Proposal, Slopes
 from lipcert.proof.refusal import Refused
+
+_WHOLE, _REAL, _ENDS = ("cuts", "leaves", "functions"), ("at", "shifts"), ("outputs", "inputs")
 
 
 def to_arrays(proposal: Proposal) -> dict[str, npt.NDArray[Any]]:
@@ -28,7 +32,17 @@ def to_arrays(proposal: Proposal) -> dict[str, npt.NDArray[Any]]:
         found |= _named(f"entries/{node}", slopes)
     for k, multipliers in enumerate(proposal.multipliers):
         found |= {f"multipliers/{k}/{node}": e for node, e in multipliers.items()}
+    if proposal.parts is not None:
+        found |= _named_parts(proposal.parts)
     return found | {f"norms/{node}": np.array([value]) for node, value in proposal.norms.items()}
+
+
+def _named_parts(parts: Parts) -> dict[str, npt.NDArray[Any]]:
+    found: dict[str, npt.NDArray[Any]] = {f"parts/{name}": getattr(parts, name) for name in (*_WHOLE, *_REAL)}
+    found |= {f"parts/multipliers/{node}": e for node, e in parts.multipliers.items()}
+    for node, pair in parts.weights.items():
+        found |= {f"parts/weights/{node}/{end}": part for end, part in zip(_ENDS, pair, strict=True)}
+    return found
 
 
 def _named(prefix: str, slopes: Slopes) -> dict[str, npt.NDArray[Any]]:
@@ -60,8 +74,9 @@ def from_arrays(witness: Arrays, network: Network, count: int) -> Proposal:
         for k in reader.nodes("multipliers")
     ]
     norms = {node: reader.number(f"norms/{node}") for node in reader.nodes("norms")}
+    parts = reader.parts() if "parts/cuts" in witness else None
     reader.require_all_read()
-    return Proposal(margins, entries, sets, norms)
+    return Proposal(margins, entries, sets, norms, parts)
 
 
 class _Reader:
@@ -87,6 +102,19 @@ class _Reader:
         """Return multipliers of an elementwise node."""
         found = self._take(name, "f")
         self._require_shape(name, found, [self._shape(name, node)])
+        return found
+
+    def parts(self) -> Parts:
+        """Return trees, one for each sample, and what is proposed for their leaves."""
+        whole = {name: self._take(f"parts/{name}", "i") for name in _WHOLE}
+        real = {name: self._take(f"parts/{name}", "f") for name in _REAL}
+        multipliers = {node: self._take(f"parts/multipliers/{node}", "f") for node in self.nodes("parts/multipliers")}
+        weights = {}
+        for node in self.nodes("parts/weights"):
+            p, q = (self._take(f"parts/weights/{node}/{end}", "f") for end in _ENDS)
+            weights[node] = p, q
+        found = Parts(**whole, **real, multipliers=multipliers, weights=weights)
+        found.require(self._network, self._count)
         return found
 
     def number(self, name: str) -> float:

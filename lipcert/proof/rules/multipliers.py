@@ -17,7 +17,8 @@ With B_k = p q' + q p', p = e - alpha r, q = e - beta r, this is Z of `LipSDP` (
 with the single-neuron multipliers that Pauli et al. 2021 showed to be the sound ones). Products of norms,
 Gershgorin and AOL scalings, ECLipsE and LipSDP are all choices of Lambda.
 
-The matrix is assembled by `proof.inequality`, and proved by `proof.psd`.
+Inputs wider than the rows that read them are narrowed first (`proof.narrow`). The matrix is assembled by
+`proof.inequality`, and proved by `proof.psd`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from lipcert.proof.certificate import Witness
 from lipcert.proof.claims import Norm
 from lipcert.proof.inequality import Blocks, add_output, assemble, group
 from lipcert.proof.lifted import Lifted, lift
+from lipcert.proof.narrow import narrowed
 from lipcert.proof.psd import is_psd
 from lipcert.proof.refusal import Refused
 from lipcert.proof.rounding import quotient_up, sqrt_up
@@ -50,7 +52,7 @@ class Multipliers(Rule):
 
     def prove(self, network: Network, norm: Norm, witness: Witness) -> Derivation:
         """Derive F^(-1/2), rounded up, if the matrix inequality can be proved at F."""
-        lifted = lift(network)
+        lifted = narrowed(lift(network))
         multipliers, target = read_witness(lifted, witness)
         if not proves(lifted, multipliers, target):
             raise Refused("the matrix inequality cannot be proved with these multipliers")

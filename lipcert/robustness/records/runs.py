@@ -50,6 +50,11 @@ def compare_runs(paths: Sequence[Path]) -> RunsResult:
 
 def _read(path: Path) -> Report:
     file = path / FILE if path.is_dir() else path
+    if path.is_dir() and not file.exists() and read_folder(path):
+        raise UsageError(
+            f"the folder '{path}' has records and no {FILE}: make a report of them first, lipcert report merge {path} "
+            "--out DIR"
+        )
     content = read_whole(file, "report")
     try:
         return Report.model_validate_json(content)

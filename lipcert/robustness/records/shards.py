@@ -16,24 +16,27 @@ from lipcert.robustness.verdicts import Verdicts
 
 
 def unite(
-    processes: Processes, log: Log, left: Verdicts, remarks: Sequence[str], home: tuple[Path | None, str | None]
-) -> tuple[Log, tuple[str, ...]]:
-    """Return what all processes know as one, and all their remarks; each of them gets it, the first one writes it.
+    processes: Processes, log: Log, late: Verdicts, remarks: Sequence[str], home: tuple[Path | None, str | None]
+) -> tuple[Log, Verdicts, tuple[str, ...]]:
+    """Return what all processes know as one; each of them gets it, the first one writes it.
 
     Args:
         processes: of the run.
-        log: what this process knows. left: verdicts on samples that its time left open: they are in what is returned,
+        log: what this process knows. late: verdicts on samples that its time left open: they are in what is returned,
             but not in the file, so that a run with `resume` does them.
         remarks: of this process.
         home: folder of the run, or None, and its shard, where it does only a part on purpose. Otherwise what stands in
             files of shards in the folder is brought into one.
+
+    Returns:
+        The records of all, those that time left open once more, and all remarks.
 
     Raises:
         UsageError: the records cannot be written.
         InconclusiveError: another process is gone.
     """
     folder, shard = home
-    found = processes.gather((log, left, tuple(remarks)))
+    found = processes.gather((log, late, tuple(remarks)))
     whole, open_ = merge([each for each, _, _ in found]), Verdicts.join([each for _, each, _ in found])
     if folder is not None and shard is None:
         if processes.first:
@@ -42,7 +45,7 @@ def unite(
         _tidy(folder)
     keys = np.concatenate([whole.keys, np.full(len(open_), "")])
     said = dict.fromkeys(remark for _, _, each in found for remark in each)
-    return replace(whole, verdicts=Verdicts.join([whole.verdicts, open_]), keys=keys), tuple(said)
+    return replace(whole, verdicts=Verdicts.join([whole.verdicts, open_]), keys=keys), open_, tuple(said)
 
 
 def _collect(folder: Path, whole: Log) -> None:

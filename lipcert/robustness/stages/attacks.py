@@ -7,11 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from lipcert.robustness.attack import Attacker
+from lipcert.robustness.stages.batches import Batches
 from lipcert.robustness.stages.clock import Clock
-from lipcert.robustness.stages.stage import Images, Stage
-from lipcert.robustness.verdicts import Status, Verdicts
+from lipcert.robustness.stages.stage import Images, Mask, Stage
+from lipcert.robustness.verdicts import Ints, Status, Verdicts
 
 FIRST, AGAIN = "attack", "attack again"
+LARGEST = 2000  # samples of a batch
 
 
 class AttackStage(Stage):
@@ -25,17 +27,21 @@ class AttackStage(Stage):
 
     def __init__(self, attacker: Attacker, eps: Sequence[float], clock: Clock, attempts: range) -> None:
         self.name = AGAIN if attempts.start else FIRST
-        self._attacker, self._eps, self._clock, self._attempts = attacker, tuple(eps), clock, attempts
+        self._attacker, self._eps, self._attempts = attacker, tuple(eps), attempts
+        self._batches = Batches(attacker.device, LARGEST, clock)
 
     def decide(self, images: Images, verdicts: Verdicts, own: int) -> None:
         """Mark samples as attacked at every eps that reaches an adversarial input that was found."""
         for column, eps in enumerate(self._eps):
             rows = np.flatnonzero((verdicts.status[:, column] == Status.UNKNOWN) & verdicts.clean)
-            if not len(rows) or self._clock.expired:
-                continue
-            broken, _ = self._attacker.run(
-                images[rows], verdicts.labels[rows], eps, index=verdicts.index[rows], attempts=self._attempts
-            )
+
+            def attack(part: slice, rows: Ints = rows, eps: float = eps) -> Mask:
+                own = rows[part]
+                return self._attacker.run(
+                    images[own], verdicts.labels[own], eps, index=verdicts.index[own], attempts=self._attempts
+                )[0]
+
+            broken = self._batches.run(len(rows), attack, np.array(False))
             for later in range(column, len(self._eps)):  # a ball of larger eps holds the same input
                 hit = rows[broken]
                 verdicts.status[hit, later] = Status.ATTACKED

@@ -1,4 +1,7 @@
-"""Batch sizes from measured memory: small at first, grown while there is room, halved where there was none.
+"""Batch sizes from measured memory and time: one sample at first, grown while there is room.
+
+Where a run has a time limit, batches are so small that they end before it, going by what samples took so far: it is
+passed by one sample's time at most, about.
 
 What a batch is made of decides no verdict; sizes may differ from run to run. (Rounding may differ a little with the
 size of a batch: `prover` and `attack` do what is close to a border again, alone.)
@@ -6,6 +9,7 @@ size of a batch: `prover` and `attack` do what is close to a border again, alone
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +21,7 @@ import torch
 from lipcert.bounds.memory import PeakMemory
 from lipcert.robustness.stages.clock import Clock
 
-FIRST = 4  # samples of the first batch
+FIRST = 1  # samples of the first batch
 GROWTH = 4  # from one batch to the next
 UNMEASURED = 16  # samples of a batch where memory cannot be measured
 SHARE = 0.4  # of the memory that is free
@@ -50,7 +54,8 @@ class Batches:
     def __init__(self, device: torch.device, most: int, clock: Clock | None = None) -> None:
         self._device, self._most, self._clock = device, max(1, most), clock or Clock()
         self.size, self.failed = min(FIRST, self._most), 0
-        self._each = 0.0  # bytes per sample, the most seen
+        self._each, self._largest = 0.0, 0  # bytes per sample, and samples of the batch that they are known from
+        self._seconds = 0.0  # per sample, of the last batch
 
     def run(self, count: int, work: Callable[[slice], Array], nothing: Array) -> Array:
         """Do `count` samples batch by batch.
@@ -63,10 +68,11 @@ class Batches:
         found: list[Array] = []
         start = 0
         while start < count:
-            part = slice(start, min(count, start + self.size))
             if self._clock.expired:
                 found.append(np.stack([np.array(nothing)] * (count - start)))
                 break
+            size = min(float(self.size), self._clock.samples(self._seconds))
+            part = slice(start, min(count, start + int(size)))
             rows = self._attempt(part, work)
             if rows is None and part.stop - start == 1:
                 self.failed += 1
@@ -78,7 +84,7 @@ class Batches:
 
     def _attempt(self, part: slice, work: Callable[[slice], Array]) -> Array | None:
         """Try a batch; None where memory was short, with a smaller size for the next."""
-        size, gauge = part.stop - part.start, _gauge(self._device)
+        size, gauge, start = part.stop - part.start, _gauge(self._device), time.perf_counter()
         try:
             rows = work(part)
         except (MemoryError, RuntimeError) as error:
@@ -86,6 +92,7 @@ class Batches:
                 raise
             self.size = self._most = max(1, size // 2)
         else:
+            self._seconds = (time.perf_counter() - start) / size
             self._learn(size, gauge())
             return rows
         if self._device.type == "cuda":
@@ -96,7 +103,9 @@ class Batches:
         if used is None:  # nothing can be measured here: sizes that are small for every network
             self.size = min(self._most, UNMEASURED)
             return
-        self._each = max(self._each, used / size)
+        each = used / size  # of one sample alone it may be mostly what is set up once: larger batches know better
+        self._each = each if size >= self._largest else max(self._each, each)
+        self._largest = max(size, self._largest)
         grown = GROWTH * self.size if size == self.size else self.size
         self.size = max(1, min(self._most, grown, int(_room(self._device) / max(self._each, 1.0))))
 

@@ -1,7 +1,12 @@
-"""The cascade: stages in order, each on what the ones before it left open, within the time that there is."""
+"""The cascade: stages in order, each on what the ones before it left open, within the time that there is.
+
+What a stage takes for a sample is known from the samples it looked at. Before that it is guessed from its work, going
+by the dearest stage that was run: a stage that would not even end its first sample in time is not begun.
+"""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 
@@ -11,6 +16,8 @@ from lipcert.network.enclosure import Float
 from lipcert.robustness.stages.clock import Clock
 from lipcert.robustness.stages.stage import Images, Mask, Stage
 from lipcert.robustness.verdicts import Ints, Status, Verdicts
+
+NEAR = 100.0  # a stage of so many times less work says nothing of another one: other things take its time
 
 
 class Cascade:
@@ -23,59 +30,64 @@ class Cascade:
     Attributes:
         stages, eps: as given.
         seconds: of each stage so far. looked: how many samples each stage looked at.
-        samples: how many went through so far.
     """
 
     def __init__(self, stages: Sequence[Stage], eps: Sequence[float], clock: Clock | None = None) -> None:
         self.stages, self.eps, self._clock = tuple(stages), tuple(eps), clock or Clock()
         self.seconds, self.looked = [0.0] * len(stages), [0] * len(stages)
-        self.samples = self._cut = self._spared = 0
+        self._spared = 0
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the stages."""
         return tuple(stage.name for stage in self.stages)
 
-    def decide(self, images: Images, verdicts: Verdicts) -> Mask:
+    def share(self, count: int) -> float:
+        """Return the seconds that each of so many samples may still take; infinite without a time limit."""
+        return max(0.0, self._clock.left) / max(1, count)
+
+    @property
+    def limited(self) -> bool:
+        """Whether the run has a time limit."""
+        return self._clock.limit is not None
+
+    @property
+    def expired(self) -> bool:
+        """Whether the run's time is over."""
+        return self._clock.expired
+
+    def decide(self, images: Images, verdicts: Verdicts, share: float = math.inf, pending: Mask | None = None) -> Mask:
         """Let each stage decide a batch, in place.
 
+        Args:
+            images: (N, *input_shape) float32. verdicts: on these samples.
+            share: seconds that a sample may take now; a stage that takes it beyond is put off.
+            pending: (N, stages) what to run, as returned for samples that have been through before; None for all.
+
         Returns:
-            (N,) which samples are done: all but those that the end of the run's time left open.
+            (N, stages) which stages have not looked at which samples, for lack of time or of this share of it, and
+            might still decide something. A sample without any is done.
         """
-        spent = np.zeros(len(verdicts))
-        cut, spared = (np.zeros(len(verdicts), dtype=np.bool_) for _ in range(2))
+        pending = np.ones((len(verdicts), len(self.stages)), dtype=np.bool_) if pending is None else pending
+        spent, late, spared = np.zeros(len(verdicts)), np.zeros_like(pending), np.zeros(len(verdicts), dtype=np.bool_)
+        budget = math.inf if self._clock.per_sample is None else self._clock.per_sample
         for position, stage in enumerate(self.stages):
-            wanted = stage.wants(verdicts)
+            wanted = stage.wants(verdicts) & pending[:, position]
             if position:
-                over = wanted & self._too_dear(position, spent)
+                over = wanted & (spent + self._expected(position) > budget)
                 spared |= over
-                wanted &= ~over
+                late[:, position] = wanted & ~over & self._put_off(position, spent, share)
+                wanted &= ~over & ~late[:, position]
             rows = np.flatnonzero(wanted)
-            if position and self._clock.expired:
-                cut[rows] = True
-            elif len(rows):
+            if len(rows):
                 spent[rows] += self._run(position, images, verdicts, rows) / len(rows)
-                if position and self._clock.expired:
-                    cut[rows] = True
-        self.samples += len(verdicts)
-        open_ = (verdicts.status == Status.UNKNOWN).any(axis=1)
-        self._cut += int((cut & open_).sum())
-        self._spared += int((spared & open_ & ~cut).sum())
-        done: Mask = ~(cut & open_)
-        return done
+                late[:, position] |= wanted & (position > 0) & self._clock.expired
+        late &= np.stack([stage.wants(verdicts) for stage in self.stages], axis=1)
+        self._spared += int((spared & (verdicts.status == Status.UNKNOWN).any(axis=1) & ~late.any(axis=1)).sum())
+        return late
 
     def remarks(self) -> tuple[str, ...]:
-        """Return what a reader of the report should know of the stages' work and of what time did not suffice for."""
-        said = list(self.lasting())
-        if self._cut:
-            said.append(
-                f"the time limit of {self._clock.limit:g} s left {self._cut} samples open: they count as unknown, and "
-                "--resume goes on with them"
-            )
-        return tuple(said)
-
-    def lasting(self) -> tuple[str, ...]:
-        """Return the remarks that stay true when a later run does what time left open."""
+        """Return what a reader should know of the stages' work; it stays true when a later run does what is left."""
         said = [remark for stage in self.stages for remark in stage.remarks()]
         if self._spared:
             said.append(
@@ -98,11 +110,27 @@ class Cascade:
         self.looked[position] += len(rows)
         return seconds
 
-    def _too_dear(self, position: int, spent: Float) -> Mask:
-        """Return which samples a stage would take beyond what may be spent on each, going by what it took so far."""
-        budget, looked = self._clock.per_sample, self.looked[position]
-        if budget is None:
-            return np.zeros(len(spent), dtype=np.bool_)
-        expected = self.seconds[position] / looked if looked else 0.0
-        dear: Mask = spent + expected > budget
-        return dear
+    def _put_off(self, position: int, spent: Float, share: float) -> Mask:
+        """Return which samples a stage does not look at now: no time is left, or not enough for a single one."""
+        if self._clock.expired or self._expected(position) > self._clock.left:
+            return np.ones(len(spent), dtype=np.bool_)
+        beyond: Mask = spent + self._expected(position, near=math.inf) > share
+        return beyond
+
+    def _expected(self, position: int, near: float = NEAR) -> float:
+        """Return the seconds that a stage will take for a sample, as far as anything is known; else 0.
+
+        near: how many times the work of a stage that was run its own may be, for that one to say anything of it.
+        """
+        if self.looked[position]:
+            return self.seconds[position] / self.looked[position]
+        own = self.stages[position].work
+        known = [
+            (stage.work, seconds / looked)
+            for stage, seconds, looked in zip(self.stages, self.seconds, self.looked, strict=True)
+            if stage.work and looked
+        ]
+        if own is None or not known:
+            return 0.0
+        work, each = max(known)
+        return each * own / work if near * work >= own else 0.0

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
+
+CAUTION = 0.25  # of the time that is left, that work may take by what was measured: other samples may take longer
 
 
 class Clock:
@@ -18,9 +21,18 @@ class Clock:
         self._start = time.monotonic()
 
     @property
+    def left(self) -> float:
+        """Seconds that the run has left: infinite without a limit, not above 0 when its time is over."""
+        return math.inf if self.limit is None else self.limit - (time.monotonic() - self._start)
+
+    @property
     def expired(self) -> bool:
         """Whether the run's time is over."""
-        return self.limit is not None and time.monotonic() - self._start >= self.limit
+        return self.left <= 0
+
+    def samples(self, each: float) -> float:
+        """Return for how many samples that take so many seconds there is time, with caution; at least 1."""
+        return max(1.0, CAUTION * self.left / each) if each > 0 else math.inf
 
 
 class Pace:
@@ -32,7 +44,12 @@ class Pace:
     """
 
     def __init__(self, first: int, most: int, seconds: float = 15.0) -> None:
-        self.size, self._most, self._seconds = max(1, min(first, most)), max(1, most), seconds
+        self._first, self._most, self._seconds = max(1, min(first, most)), max(1, most), seconds
+        self.size = self._first
+
+    def restart(self) -> None:
+        """Begin with the first size again, as other work follows."""
+        self.size = self._first
 
     def learn(self, done: int, seconds: float) -> None:
         """Choose the next size after a batch of `done` samples that took so long."""

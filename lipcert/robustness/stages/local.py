@@ -80,21 +80,22 @@ class LocalStage(Stage):
         low = np.where(any_open, open_.argmax(axis=1), 0)  # open columns follow each other: see `Verdicts`
         high = np.where(any_open, low + open_.sum(axis=1), 0)
         weaker = np.zeros(len(verdicts), dtype=np.int64)  # columns proved below the level of the run
+        known = verdicts.level.copy()
 
         def proves(rows: Ints, columns: Ints) -> Mask:
             levels = self._prover.levels(Balls(images[rows], verdicts.labels[rows], self._eps[columns]))
             below = (levels > Level.ESTIMATE) & (levels < self._required) & (not self._prover.out_of_time)
             weaker[rows[below]] = np.maximum(weaker[rows[below]], columns[below] + 1)
             for row, column, level in zip(rows.tolist(), columns.tolist(), levels.tolist(), strict=True):
-                known = verdicts.level[row, : column + 1]
-                verdicts.level[row, : column + 1] = np.maximum(known, level)
+                verdicts.level[row, : column + 1] = np.maximum(verdicts.level[row, : column + 1], level)
             counted: Mask = levels >= self._required
             return counted
 
         reached = search(low, high, proves)
         self._certify(verdicts, low, reached, own)
         position = np.arange(len(self._eps))
-        self._uncounted += ((position >= reached[:, None]) & (position < weaker[:, None])).sum(axis=0)
+        further = (position >= reached[:, None]) & (position < weaker[:, None]) & (known < self._prover.method.level)
+        self._uncounted += further.sum(axis=0)
 
     def _certify(self, verdicts: Verdicts, low: Ints, reached: Ints, own: int) -> None:
         position = np.arange(len(self._eps))

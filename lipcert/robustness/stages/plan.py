@@ -25,9 +25,9 @@ from lipcert.robustness.stages.local import RADIUS_BY, LocalStage, RadiusStage
 from lipcert.robustness.stages.prover import Ground, Prover
 from lipcert.robustness.stages.stage import Stage
 
-ORDER = ("intervals", "pruned", "crown", "anchored", "alpha-crown", "branching")
+ORDER = ("intervals", "crown", "pruned", "anchored", "alpha-crown", "branching")
 """Local methods of the cascade, cheap ones first; the others never certify what these leave open, or hardly ever."""
-CHEAP = frozenset({"intervals", "pruned", "crown"})
+CHEAP = frozenset({"intervals", "crown", "pruned"})
 """Those that come before the attack's further tries; the others only look at samples with hope, see `prover`."""
 SIEVE = "crown"
 
@@ -102,6 +102,9 @@ class Plan:
                 prover = Prover(step.method, ground, find_local(SIEVE) if sieved else None)
                 kind = RadiusStage if step.kind == "radius" else LocalStage
                 found.append(kind(prover, settings.eps, Level.parse(settings.level)))
+            else:
+                continue
+            found[-1].work = step.work
         return found
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from lipcert.bounds.local.method import LocalMethod
+from lipcert.bounds.local.method import Bounds, LocalMethod, Suggest
 from lipcert.bounds.local.region import Ball
 from lipcert.bounds.local.view import View
 from lipcert.bounds.torch_precision import full_precision
@@ -40,6 +40,7 @@ Mask = npt.NDArray[np.bool_]
 LARGEST, LARGEST_ON_GPU = 200, 4000  # samples of a batch
 DERIVED_AT_ONCE = 16  # samples
 HOPE = 0.2  # of the way that CROWN goes: of 90 balls on five networks, none below 0.46 was won
+NO_BOUND = np.array([-np.inf, 0.0])  # of a ball that was not tried, and its scale
 CLOSE = 1e-3  # of the largest margin: bounds this near to zero are computed alone
 
 
@@ -97,9 +98,9 @@ class Prover:
     def __init__(self, method: LocalMethod, ground: Ground, sieve: LocalMethod | None = None) -> None:
         self.method, self._ground, self._sieve, self.hopeless = method, ground, sieve, 0
         self._evaluator = ground.evaluator if method.derived else None
-        most = LARGEST_ON_GPU if ground.view.device.type == "cuda" else LARGEST
-        self._proposing = Batches(ground.view.device, most, ground.clock)
-        self._sieving = Batches(ground.view.device, most, ground.clock)
+        self._most = LARGEST_ON_GPU if ground.view.device.type == "cuda" else LARGEST
+        self._proposing = Batches(ground.view.device, self._most, ground.clock)
+        self._sieving = Batches(ground.view.device, self._most, ground.clock)
         self._deriving = Batches(torch.device("cpu"), DERIVED_AT_ONCE, ground.clock)
 
     @property
@@ -121,37 +122,54 @@ class Prover:
         found = np.full(len(balls), Level.ESTIMATE, dtype=np.int8)
         tried = np.arange(len(balls))
         if self._sieve is not None:
-            tried = np.flatnonzero(self._positive(self._sieving, balls, self._hope))
+            tried = np.flatnonzero(_positive(balls, self._hopes)[:, 0])
             self.hopeless += len(balls) - len(tried)
-        proved = tried[self._positive(self._proposing, balls.take(tried), self._proposed)]
-        found[proved] = self.method.level
-        if self._evaluator is not None:
-            found[proved[self._verifies(self._evaluator, balls.take(proved))]] = Level.VERIFIED
+        proved = _positive(balls.take(tried), self._bounds)
+        found[tried[proved[:, 0]]] = self.method.level
+        found[tried[proved[:, 1]]] = Level.VERIFIED
         return found
 
-    def _verifies(self, evaluator: Evaluator, balls: Balls) -> Mask:
-        """Return which samples have positive margins at level verified."""
-        verified = np.zeros(len(balls), dtype=np.bool_)
-        for own in (False, True):  # what needs no proposal is spared the price of one
+    def _bounds(self, balls: Balls) -> Float:
+        """Return (N, 2, 2) bounds at the level of the method, then at level verified, with their scales."""
+        starts = range(0, len(balls), self._most)  # proposals are kept for so many balls at a time
+        parts = [self._portion(balls.take(slice(start, start + self._most))) for start in starts]
+        return np.concatenate([np.empty((0, 2, 2)), *parts])
+
+    def _portion(self, balls: Balls) -> Float:
+        kept: list[tuple[int, Bounds]] = []
+
+        def propose(part: slice) -> Float:
+            with full_precision():
+                bounds = self.method.bound(self._ground.view, *self._placed(balls.take(part)))
+            if self._evaluator is not None:
+                kept.append((part.start, bounds))
+            return self._summed_up(bounds.margins.double().cpu().numpy())
+
+        found = np.stack([self._proposing.run(len(balls), propose, NO_BOUND), np.tile(NO_BOUND, (len(balls), 1))], 1)
+        for start, bounds in kept:
+            rows = np.flatnonzero(found[start : start + len(bounds.margins), 0, 0] > 0)
+            found[start + rows, 1] = self._verified(balls.take(start + rows), bounds, rows)
+        return found
+
+    def _verified(self, balls: Balls, bounds: Bounds, rows: Ints) -> Float:
+        """Return (N, 2) bounds at level verified of balls that are some rows of what a method found."""
+        found = np.tile(NO_BOUND, (len(balls), 1))
+        nothing: Suggest = lambda samples: NOTHING  # noqa: E731
+        for suggest in (nothing, bounds.proposal):  # what needs no proposal is spared the price of one
             for eps in np.unique(balls.eps):  # a region has one radius
-                left = np.flatnonzero(~verified & (balls.eps == eps))
+                left = np.flatnonzero((found[:, 0] <= 0) & (balls.eps == eps))
 
-                def derive(part: Balls, own: bool = own) -> Float:
-                    return self._derived(evaluator, part, own=own)
+                def derive(part: slice, left: Ints = left, suggest: Suggest = suggest) -> Float:
+                    with full_precision():
+                        proposal = suggest(torch.from_numpy(rows[left[part]]).to(self._ground.view.device))
+                    return self._derived(balls.take(left[part]), proposal)
 
-                verified[left] = self._positive(self._deriving, balls.take(left), derive)
-        return verified
+                found[left] = self._deriving.run(len(left), derive, NO_BOUND)
+        return found
 
-    def _positive(self, batches: Batches, balls: Balls, bound: Callable[[Balls], Float]) -> Mask:
-        """Return which samples have a positive bound, whatever batch they are in."""
-        nothing = np.array([-np.inf, 0.0])
-        found = batches.run(len(balls), lambda part: bound(balls.take(part)), nothing)
-        worst, scale = found[:, 0], found[:, 1]
-        for row in np.flatnonzero(np.abs(worst) <= CLOSE * scale).tolist():
-            one = balls.take(slice(row, row + 1))
-            worst[row] = batches.run(1, lambda part, one=one: bound(one.take(part)), nothing)[0, 0]  # type: ignore[misc]
-        positive: Mask = worst > 0
-        return positive
+    def _hopes(self, balls: Balls) -> Float:
+        """Return (N, 1, 2) what `_hope` does."""
+        return self._sieving.run(len(balls), lambda part: self._hope(balls.take(part)), NO_BOUND)[:, None]
 
     def _hope(self, balls: Balls) -> Float:
         """Return (N, 2) the share that would have to be enough, above `HOPE`, and its scale."""
@@ -165,27 +183,17 @@ class Prover:
         worst = least(np.where(np.isnan(share), -np.inf, share), self._ground.rank)
         return np.stack([worst - HOPE, np.ones(len(worst))], axis=1)
 
-    def _proposed(self, balls: Balls) -> Float:
-        """Return (N, 2) the bound that decides, and the largest of the margins' bounds in size."""
-        with full_precision():
-            margins = self.method.margins(self._ground.view, *self._placed(balls))
-        return self._summed_up(margins.double().cpu().numpy())
-
-    def _derived(self, evaluator: Evaluator, balls: Balls, *, own: bool) -> Float:
-        """Return the same at level verified, for balls of one radius; `own`: from what the method proposes."""
-        proposal: Proposal | None = NOTHING
-        if own:
-            with full_precision():
-                proposal = self.method.propose(self._ground.view, *self._placed(balls))
-        if proposal is None:
-            return np.full((len(balls), 2), [-np.inf, 0.0])
+    def _derived(self, balls: Balls, proposal: Proposal) -> Float:
+        """Return (N, 2) the bound at level verified that decides, and its scale, for balls of one radius."""
+        assert self._evaluator is not None
         region = Region.around(balls.images, float(balls.eps[0]), self._ground.norm, self._ground.box)
         try:
-            return self._summed_up(self.method.verified_margins(evaluator, region, balls.labels, proposal))
+            return self._summed_up(self.method.verified_margins(self._evaluator, region, balls.labels, proposal))
         except Refused as refusal:
             raise InconclusiveError(f"nothing can be verified: {refusal}") from None
 
     def _summed_up(self, margins: Float) -> Float:
+        """Return (N, 2) the bound that decides, and the largest of the margins' bounds in size."""
         sizes = np.where(np.isfinite(margins), np.abs(margins), 0.0).max(axis=1)
         return np.stack([least(margins, self._ground.rank), sizes], axis=1)
 
@@ -195,3 +203,13 @@ class Prover:
         radii = torch.from_numpy(balls.eps).to(self._ground.view.device)
         labels = torch.from_numpy(balls.labels).to(self._ground.view.device)
         return Ball.around(centre, radii, self._ground.norm, self._ground.box), labels
+
+
+def _positive(balls: Balls, bound: Callable[[Balls], Float]) -> Mask:
+    """Return (N, K) which bounds (N, K, 2), with their scales, are positive, whatever batch a sample is in."""
+    found = bound(balls)
+    close = (np.abs(found[..., 0]) <= CLOSE * found[..., 1]).any(axis=1)
+    for row in np.flatnonzero(close).tolist():
+        found[row] = bound(balls.take(slice(row, row + 1)))[0]
+    positive: Mask = found[..., 0] > 0
+    return positive

@@ -27,9 +27,11 @@ class Stage(ABC):
 
     Attributes:
         name: in reports and records.
+        work: multiplications per sample at most, or None: from them follows what a stage costs before it was run.
     """
 
     name: str
+    work: float | None = None
 
     @abstractmethod
     def decide(self, images: Images, verdicts: Verdicts, own: int) -> None:

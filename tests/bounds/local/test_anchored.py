@@ -18,7 +18,7 @@ from strategies import networks, random_network
 from benchmarks.networks import open_bare, open_network
 from lipcert.bounds.local import anchored
 from lipcert.bounds.local.anchored import Anchored, LocalLipSDP
-from lipcert.bounds.local.covariance import all_rows, carry, first_logs
+from lipcert.bounds.local.covariance import all_rows, carry, first
 from lipcert.bounds.local.crown import margins as crown_margins
 from lipcert.bounds.local.crown import relax_network
 from lipcert.bounds.local.improvement import Positive, improve
@@ -83,10 +83,11 @@ def test_pre_activations_stay_within_their_widths(network, region):
     ball = _ball(view, *region)
     model = _setting(view, ball, outputs(view, len(ball))).model()
     goal = Positive(torch.ones((len(ball), view.classes), dtype=torch.float64), ball.eps)
-    for proved in (carry(model, first_logs(model)), improve(model, first_logs(model), goal, 3).proved):
+    start, proved = first(model)
+    for widths in (proved.widths, improve(model, start, proved, goal, 3).widths):
         for x in points_inside(ball, region[2], 10):
             moved = [now - before for now, before in zip(view.trace(x), view.trace(ball.centre), strict=True)]
-            for node, pick, width in zip(model.nodes, model.picks, proved.widths, strict=True):
+            for node, pick, width in zip(model.nodes, model.picks, widths, strict=True):
                 z = moved[view.nodes[node].inputs[0]].flatten(1).gather(1, pick)
                 assert bool((z.abs() <= ball.eps[:, None] * width * (1.0 + ROUNDING) + 1e-12).all())
 
@@ -124,7 +125,7 @@ def test_what_multipliers_prove_is_what_the_theorem_says(sizes):
     view = _view(mlp(matrices(sum(sizes), *sizes)))
     ball = _ball(view, 1.0, None, 1, count=1)
     model = _setting(view, ball, outputs(view, 1), any_two).model()
-    logs = [log + 0.3 * torch.from_numpy(np.random.default_rng(5).normal(size=log.shape)) for log in first_logs(model)]
+    logs = [log + 0.3 * torch.from_numpy(np.random.default_rng(5).normal(size=log.shape)) for log in first(model)[0]]
     proved = carry(model, logs)
     assert bool(proved.inside.all())
     inputs, start, ends = model.inputs[0].numpy(), sizes[0], []
@@ -157,7 +158,7 @@ def test_what_multipliers_prove_is_what_the_theorem_says(sizes):
 def test_multipliers_outside_the_domain_prove_nothing():
     view = _view(mlp(matrices(4, 6, 8, 8, 3)))
     model = _setting(view, _ball(view, 1.0, None, 0), outputs(view, 3)).model()
-    proved = carry(model, [log - 5.0 for log in first_logs(model)])
+    proved = carry(model, [log - 5.0 for log in first(model)[0]])
     assert not bool(proved.inside.any()) and bool((proved.lengths == torch.inf).all())
     assert all(bool((width == torch.inf).all()) for width in proved.widths)
 

@@ -32,6 +32,7 @@ from lipcert.proof.refusal import Refused
 from lipcert.testing.build import matrices, mlp
 from lipcert.testing.mutations import FAULTS, Mutant
 from lipcert.testing.mutations.samples import MUTATIONS, SamplesCase, fate_of, mutants
+from lipcert.testing.zoo import zoo
 
 NETWORK = mlp(matrices(5, 4, 8, 6, 3))
 DERIVED = [method.name for method in LOCAL_METHODS if method.derived]
@@ -230,11 +231,12 @@ def _cases():
         (NETWORK, "anchored", NEEDY, "l2", None),
         (leaky, "alpha-crown", 0.1, "linf", (-5.0, 5.0)),
         (leaky, "intervals", 0.02, "l1", None),
+        (zoo()["MaxMin"], "pruned", 0.05, "l2", (-5.0, 5.0)),
     ):
         yield SamplesCase(_made(method, eps, norm, box, network).certificate, network)
 
 
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("number", range(4))
 def test_no_mutant_is_believed(number):
     case = list(_cases())[number]
     assert fate_of(Mutant("none", case.content, case.network)) == "harmless"
@@ -271,7 +273,7 @@ def test_the_command_line_checks_it(shared_data, tmp_path):
 
 
 def test_rules_have_a_method_each():
-    assert {method.rule for method in LOCAL_METHODS if method.derived} == set(LOCAL_RULES)
+    assert {method.rule for method in LOCAL_METHODS if method.derived} | {"local-parts/v1"} == set(LOCAL_RULES)
     with pytest.raises(UsageError, match="no verified form"):
         certify_samples(NETWORK, find_local("jacobian"), _samples(), 0.1)
     with pytest.raises(UsageError, match="linf"):

@@ -90,8 +90,9 @@ def test_the_bound_is_no_lower_than_that_of_crown_but_for_rounding(name, norm):
     curved = any(isinstance(op, Elementwise) and op.name not in EXACT for op in ops)
     ball = Ball.around(torch.from_numpy(x), 0.1, norm)
     view, classes = View(zoo()[name], dtype=torch.float64), torch.from_numpy(labels)
-    numerical = Crown().margins(view, ball, classes).numpy()
-    verified = evaluator.crown(Region.around(x, 0.1, norm), labels, Crown().propose(view, ball, classes))
+    bounds = Crown().bound(view, ball, classes)
+    numerical, proposal = bounds.margins.numpy(), bounds.proposal(torch.arange(len(x)))
+    verified = evaluator.crown(Region.around(x, 0.1, norm), labels, proposal)
     rest = np.isfinite(numerical)
     # lines of curved activations are derived on cells: they miss the best ones a little
     room = (1e-4 if curved else 1e-9) * (1.0 + np.abs(numerical[rest]).max())

@@ -1,0 +1,165 @@
+"""Entries of a node of one sample bounded by linear functions sent back, many at a time, in plain float64.
+
+What is lost by rounding is known before (`drift`, `least.charge`); the steps here have to be the ones counted there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lipcert.network.enclosure import Float
+from lipcert.network.graph import Shape
+from lipcert.network.operators import Affine, Concat, Dense, Sum
+from lipcert.proof.local.affine import Box
+from lipcert.proof.local.backward import Relaxation
+from lipcert.proof.local.boxes import Steps
+from lipcert.proof.local.least import Least
+from lipcert.proof.local.proposal import Ints
+from lipcert.proof.local.region import Region
+from lipcert.proof.local.selected import Selected
+from lipcert.proof.local.straight import Lines
+from lipcert.proof.local.tiles import Tile, by_neighbourhood, entries, laid_out, pull_affine, whole
+
+BUDGET = 2**23  # bytes for the coefficients of functions sent back at a time: what caches hold
+_FEWEST = 32  # functions at a time
+
+Parts = list[tuple[int, Tile]]  # functions of nodes
+
+
+@dataclass(frozen=True)
+class _Laid:
+    """Lines of one sample, each (height, width, channels); `rest` is what the slope above has more than the one below.
+
+    Intercepts are None where all are zero.
+    """
+
+    slope: Float
+    rest: Float
+    low: Float | None
+    high: Float | None
+
+    @staticmethod
+    def of(lines: Lines, sample: int, shape: Shape) -> _Laid:
+        """Lay lines (B, 1, n) of a node of some shape out."""
+        low, high = (laid_out(slope[sample, 0], shape) for slope in (lines.low_slope, lines.high_slope))
+        constants = (t[sample, 0] for t in (lines.low_intercept, lines.high_intercept))
+        under, upper = (laid_out(t, shape) if t.any() else None for t in constants)
+        return _Laid(low, high - low, under, upper)
+
+
+class Columns:
+    """Sends entries of nodes of one sample back.
+
+    Args of the constructor:
+        steps: the network.
+        region, sample: B balls, and which one it is.
+        boxes: of all nodes before the one to start from; only nodes without lines need them. May grow later.
+        lines: of activation nodes. May grow later.
+    """
+
+    def __init__(
+        self, steps: Steps, region: Region, sample: int, boxes: Sequence[Box], lines: Mapping[int, Relaxation]
+    ) -> None:
+        self._steps, self._sample, self._boxes, self._lines = steps, sample, boxes, lines
+        self._least, self._laid = Least(region.take(slice(sample, sample + 1))), dict[int, _Laid]()
+
+    def bounds(self, index: int, rows: Ints) -> tuple[Float, Float]:
+        """Return lower and upper bounds (S,) of entries of a node at positions (S,), rounding not counted."""
+        shape = self._steps.nodes[index].shape
+        largest = max(node.size for node in self._steps.nodes[: index + 1])
+        at_once = max(_FEWEST, BUDGET // (8 * largest)) // 2
+        order = by_neighbourhood(rows, shape, max(1, round((at_once / shape[0]) ** 0.5)))
+        low, high = np.empty(len(rows)), np.empty(len(rows))
+        for start in range(0, len(rows), at_once):
+            some = order[start : start + at_once]
+            low[some], high[some] = np.split(self._send(*self._entries(index, rows[some])), 2)
+        return low, -high
+
+    def _entries(self, index: int, rows: Ints) -> tuple[int, Tile, Float]:
+        """Return entries of a node as functions of a node at or before it, and constants (S,)."""
+        node, step = self._steps.nodes[index], self._steps.affine.get(index)
+        if step is None or step.transposed is None or not isinstance(node.op, Dense):
+            return index, entries(rows, node.shape), np.zeros(len(rows))
+        return node.inputs[0], whole(step.transposed[:, rows], step.source), step.bias.reshape(-1)[rows]
+
+    def _send(self, start: int, functions: Tile, constant: Float) -> Float:
+        """Return (2 S,) least values of functions of a node with constants (S,), and of their negatives."""
+        pending = {start: functions}
+        linear = True  # until then, what holds of a function holds of its negative
+        for index in range(start, -1, -1):
+            if linear and (index == 0 or not isinstance(self._steps.nodes[index].op, (Affine, Sum, Concat))):
+                linear, constant = False, np.concatenate([constant, -constant])
+                pending = {k: t.like(np.concatenate([t.values, -t.values], axis=3)) for k, t in pending.items()}
+            tile = pending.pop(index, None)
+            if tile is None:
+                continue
+            if index == 0:
+                return constant + self._least.of(tile)
+            shift, parts = self._pull(index, tile)
+            constant = constant + shift
+            for source, part in parts:
+                pending[source] = pending[source].plus(part) if source in pending else part
+        return constant
+
+    def _pull(self, index: int, tile: Tile) -> tuple[Float, Parts]:
+        """Return constants (S,), and functions of the inputs of a node."""
+        node, none = self._steps.nodes[index], np.zeros(tile.values.shape[3])
+        match node.op:
+            case Affine():
+                step = self._steps.affine[index]
+                shift = tile.seen(laid_out(step.bias, node.shape)) @ tile.rows if step.has_bias else none
+                return shift, [(node.inputs[0], pull_affine(step, tile))]
+            case Sum():
+                parts = [tile if sign > 0 else tile.like(-tile.values) for sign in node.op.signs]
+                return none, list(zip(node.inputs, parts, strict=True))
+            case Concat():
+                return none, self._pull_concat(index, tile, node.op.axis)
+            case _ if index not in self._lines:
+                low, high = (tile.seen(laid_out(end[self._sample], node.shape)) for end in self._boxes[index])
+                return low @ np.maximum(tile.rows, 0.0) + high @ np.minimum(tile.rows, 0.0), []
+        relaxation = self._lines[index]
+        if isinstance(relaxation, Lines):
+            return self._pull_lines(index, relaxation, tile)
+        return self._pull_selected(index, relaxation, tile)
+
+    def _pull_concat(self, index: int, tile: Tile, axis: int) -> Parts:
+        node, count = self._steps.nodes[index], tile.values.shape[3]
+        shapes = [self._steps.nodes[i].shape for i in node.inputs]
+        ends = np.cumsum([shape[axis] for shape in shapes])[:-1]
+        parts = np.split(tile.full().reshape(*node.shape, count), ends, axis=axis)
+        return [
+            (i, whole(part.reshape(-1, count), shape))
+            for i, part, shape in zip(node.inputs, parts, shapes, strict=True)
+        ]
+
+    def _pull_lines(self, index: int, lines: Lines, tile: Tile) -> tuple[Float, Parts]:
+        if index not in self._laid:
+            self._laid[index] = _Laid.of(lines, self._sample, self._steps.nodes[index].shape)
+        laid, a, shift = self._laid[index], tile.rows, np.zeros(tile.values.shape[3])
+        under = np.minimum(a, 0.0)
+        if laid.high is not None:
+            shift = shift + tile.seen(laid.high) @ under
+        if laid.low is not None:
+            shift = shift + tile.seen(laid.low) @ np.maximum(a, 0.0)
+        under *= tile.seen(laid.rest)[:, None]
+        under += a * tile.seen(laid.slope)[:, None]
+        return shift, [(self._steps.nodes[index].inputs[0], tile.like(under))]
+
+    def _pull_selected(self, index: int, parts: list[Selected], tile: Tile) -> tuple[Float, Parts]:
+        inputs, a, b = self._steps.nodes[index].inputs, tile.full(), self._sample
+        shapes = [self._steps.nodes[i].shape for i in inputs]
+        sizes = [self._steps.nodes[i].size for i in inputs]
+        found, shift = np.zeros((sum(sizes), a.shape[1])), np.zeros(a.shape[1])
+        for part in parts:
+            some = a[part.outputs]
+            over, under = np.maximum(some, 0.0), np.minimum(some, 0.0)
+            shift = shift + part.low_constant[b, 0] @ over + part.high_constant[b, 0] @ under
+            for places, low, high in zip(part.places, part.low[:, b], part.high[:, b], strict=True):
+                for sign, weight in ((over, low), (under, high)):
+                    used = np.flatnonzero((places >= 0) & (weight != 0))
+                    found[places[used]] += sign[used] * weight[used, None]
+        split = np.split(found, np.cumsum(sizes)[:-1])
+        return shift, [(i, whole(p, shape)) for i, p, shape in zip(inputs, split, shapes, strict=True)]

@@ -1,0 +1,93 @@
+r"""The least value of linear functions on the region of one sample, for many functions at a time in plain float64.
+
+With x = x0 + d, |d| <= eps, and down <= d <= up where there is a box: for every lambda > 0
+
+    min c.d  >=  min over the box of  c.d + (lambda / 2) (d.d - eps^2),
+
+whose least point has d_i = clip(-c_i / lambda, down_i, up_i). With t = 1 / lambda, a float64 number, and the computed
+y_i = clip(fl(-t c_i), down_i, up_i), the slope c_i + y_i / t of entry i is at most u |c_i| (and 2^-1075 / t) away from
+zero, or from the sign that keeps d_i at its end; the term is convex, so
+
+    c.d + (d.d - eps^2) / (2 t)  >=  c.y + (y.y - eps^2) / (2 t) - sum_i (u |c_i| + 2^-1075 / t) (up_i - down_i).
+
+Any t serves; the best has |y| = eps. |y(t)| is concave in t and 0 at 0: from t = eps / |c| on, the step
+t -> t eps / |y(t)| never passes it. Both that and the ball or the box alone are bounds.
+
+`charge` says what rounding costs for each unit of the coefficients, as `drift` wants it; what does not go with |c| is
+in `of`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lipcert.network.enclosure import TINY, UNIT, Float, gamma, round_up
+from lipcert.proof.local.arithmetic import below, middle
+from lipcert.proof.local.region import Region
+from lipcert.proof.local.tiles import Tile, laid_out
+
+_STEPS = 3  # of t
+_CLOSE = 0.99  # of eps, from which a step of t is not worth it
+
+
+def charge(region: Region, count: int) -> Float:
+    """Return (B, n) what the least value may lose for each unit of a coefficient; count: terms of the constants."""
+    n = region.centre[0].size
+    low, high = (end.reshape(len(region), -1) for end in region.ends)
+    size = np.maximum(np.maximum(-low, high), np.abs(region.centre.reshape(len(region), -1)))
+    # products with the centre, the middle, the radius and a step; the norm and eps; the rounded slopes of the split
+    return round_up(gamma(2 * n + count + 32) * (6.0 * size + 4.0 * region.eps), 8)
+
+
+class Least:
+    """Of one sample.
+
+    Args of the constructor:
+        region: one ball.
+    """
+
+    def __init__(self, region: Region) -> None:
+        shape = region.centre.shape[1:]
+        self._norm, self._eps, self._cut = region.norm, region.eps, region.box is not None
+        mid, radius = middle(*region.ends)
+        down, up = region.steps
+        parts = (region.centre, mid, radius, down, up)
+        self._centre, self._mid, self._radius, self._down, self._up = (laid_out(p.reshape(-1), shape) for p in parts)
+        self._wide = float(np.max(up - down))
+
+    def of(self, functions: Tile) -> Float:
+        """Return (S,) values; with `charge` for their coefficients taken off, they are lower bounds on the region."""
+        c, centre = functions.rows, functions.seen(self._centre)
+        if self._norm == "linf":
+            return functions.seen(self._mid) @ c - functions.seen(self._radius) @ np.abs(c)
+        length = np.abs(c).max(axis=0) if self._norm == "l1" else _length(c)
+        ball = centre @ c - round_up(self._eps * length)
+        if not self._cut:
+            return ball
+        box = functions.seen(self._mid) @ c - functions.seen(self._radius) @ np.abs(c)
+        found = np.maximum(ball, box)
+        if self._norm == "l1":
+            return found
+        return np.maximum(found, centre @ c + self._by_split(functions, length))
+
+    def _by_split(self, functions: Tile, length: Float) -> Float:
+        """Return (S,) bounds of c.d from ball and box together."""
+        c, down, up = functions.rows, *(functions.seen(end)[:, None] for end in (self._down, self._up))
+        t, eps = self._eps / np.where(length > 0, length, 1.0), self._eps
+        y = np.empty_like(c)
+        for step in range(_STEPS + 1):
+            np.clip(np.multiply(c, -t, out=y), down, up, out=y)
+            squares = np.einsum("ns,ns->s", y, y)
+            size = np.sqrt(squares)
+            if step == _STEPS or not (size < _CLOSE * eps).any():
+                break
+            t = np.where((size < _CLOSE * eps) & (size > 0), t * (eps / np.where(size > 0, size, 1.0)), t)
+        excess = (squares - eps * eps) / (2.0 * t)
+        lost = gamma(len(c) + 16) * (squares + eps * eps) / t + 4.0 * len(c) * self._wide * TINY / t
+        return below(np.einsum("ns,ns->s", c, y) + excess, round_up(lost + 4.0 * UNIT * np.abs(excess) + TINY, 8))
+
+
+def _length(c: Float) -> Float:
+    """Return (S,) upper bounds of the lengths of columns, but for a relative error of their squares' sums."""
+    squares: Float = np.einsum("ns,ns->s", c, c)
+    return np.sqrt(squares + len(c) * TINY)

@@ -1,0 +1,140 @@
+"""Margins on parts of regions: CROWN on their boxes, and what anchors, multipliers and weighted cuts prove besides.
+
+A leaf of a tree (`parts`) is treated like a sample of its own whose boxes are known to be narrower. Of the functions f
+less weighted cuts (`weighted`) two bounds are tried: CROWN's lines, and on l2 balls
+
+    f - sum (p v + q z - t)  >=  its value at the anchor + how far it moves at most,
+
+from differences whose secants are seen from the leaf's anchor (`anchored`, `reach`). The anchor may be any point: a
+neuron whose value there is outside its box has the sector of both. A part without points has any margins: that is known
+where boxes that all earlier finite boxes gave are crossed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lipcert.network.enclosure import Enclosure, Float
+from lipcert.proof.local.affine import Box
+from lipcert.proof.local.anchored import Anchor, Anchored
+from lipcert.proof.local.arithmetic import above, below
+from lipcert.proof.local.backward import Account, Backward, relax
+from lipcert.proof.local.boxes import taken
+from lipcert.proof.local.margins import differences, margins_on_boxes
+from lipcert.proof.local.parts import Ints, Mask, Parts
+from lipcert.proof.local.reach import Seen
+from lipcert.proof.local.surroundings import Surroundings, values_at
+from lipcert.proof.local.weighted import Weighted, total
+
+AT_ONCE = 32  # parts whose boxes are derived together
+
+Bounded = Callable[[Surroundings, Sequence[Box], Ints], tuple[list[Box], Float]]
+"""From samples, boxes known to hold on parts, and labels: narrower ones, and margins (D, classes - 1) on the parts."""
+
+
+@dataclass(frozen=True, eq=False)
+class Leaf:
+    """One part of the region of one sample.
+
+    Attributes:
+        around: the sample. label: (1,).
+        boxes: of the part, (1, *shape) of each node, finite.
+        values: boxes of the values of all nodes at the anchor.
+    """
+
+    around: Surroundings
+    label: Ints
+    boxes: Sequence[Box]
+    values: Sequence[Box]
+
+
+def margins_on_parts(around: Surroundings, boxes: Sequence[Box], labels: Ints, parts: Parts, bounded: Bounded) -> Float:
+    """Return (B, classes - 1) lower bounds of margins: the least of those on the parts of each sample.
+
+    Args:
+        around: B samples. boxes: of all nodes on their regions.
+        labels: (B,).
+        parts: of the right form, see `Parts.require`.
+        bounded: what proves boxes and margins of parts without anything else that is proposed.
+    """
+    least = np.full((len(labels), around.steps.nodes[-1].size - 1), np.inf)
+    places = np.full(len(parts.samples), -1)
+    places[parts.leaves] = np.arange(len(parts.leaves))
+    for start in range(0, len(parts.samples), AT_ONCE):
+        leaves = np.arange(start, min(start + AT_ONCE, len(parts.samples)))
+        rows = parts.samples[leaves]
+        here = around.take(rows)
+        found, bounds = bounded(here, parts.clipped(taken(boxes, rows), leaves), labels[rows])
+        sound, empty = state(found)
+        open_ = np.flatnonzero(sound & ~(bounds > 0).all(axis=1) & (places[leaves] >= 0))
+        shifts = parts.shifts[places[leaves[open_]]]
+        values = values_at(here.steps, _anchors(here.region.centre[open_], shifts))
+        for k, row in enumerate(open_):
+            one = slice(int(row), int(row) + 1)
+            leaf = Leaf(here.take(one), labels[rows[one]], taken(found, one), taken(values, slice(k, k + 1)))
+            bounds[one] = np.maximum(bounds[one], margins_on_leaf(leaf, parts, int(places[leaves[row]])))
+        bounds = np.where(empty[:, None], np.inf, np.where(sound[:, None], bounds, -np.inf))
+        np.minimum.at(least, rows, bounds)
+    return least
+
+
+def _anchors(points: Float, shifts: Float) -> Box:
+    """Return boxes (D, *input_shape) around the sums of points and shifts (D, n)."""
+    shifted = Enclosure.exact(points) + Enclosure.exact(shifts.reshape(points.shape))
+    return below(shifted.mid, shifted.radius), above(shifted.mid, shifted.radius)
+
+
+def state(boxes: Sequence[Box]) -> tuple[Mask, Mask]:
+    """Return which parts (D,) have boxes (D, *shape) of all nodes that are finite, and which have no points."""
+    sound, empty = (np.full(len(boxes[0][0]), value) for value in (True, False))
+    for low, high in boxes:
+        low, high = (end.reshape(len(end), -1) for end in (low, high))
+        known = np.asarray((np.isfinite(low) & np.isfinite(high)).all(axis=1))
+        empty |= sound & known & (low > high).any(axis=1)
+        sound &= known & (low <= high).all(axis=1)
+    return sound, empty
+
+
+@np.errstate(all="ignore")
+def margins_on_leaf(leaf: Leaf, parts: Parts, position: int) -> Float:
+    """Return (1, classes - 1) lower bounds of margins on a leaf; minus infinity for those without functions.
+
+    Args:
+        leaf: a part, its boxes finite.
+        parts: what is proposed. position: of the leaf in `Parts.leaves`.
+    """
+    mine = parts.functions[:, 0] == position
+    rivals = parts.functions[mine, 1]
+    steps = leaf.around.steps
+    best = np.full((1, steps.nodes[-1].size - 1), -np.inf)
+    if len(rivals):
+        a = differences(leaf.label, steps.nodes[-1].size)[:, rivals]
+        weighted = Weighted.of(steps, {node: (p[mine], q[mine]) for node, (p, q) in parts.weights.items()})
+        found = np.full((1, len(rivals)), -np.inf)
+        if parts.multipliers and leaf.around.region.norm == "l2":
+            multipliers = {node: e[position][None] for node, e in parts.multipliers.items()}
+            anchor = Anchor(steps, leaf.values, Seen(leaf.around.region.eps, parts.shifts[position]))
+            found = _by_multipliers(leaf, a, weighted, Anchored(anchor, leaf.boxes, multipliers), rivals)
+        if not (found > 0).all():
+            found = np.maximum(found, _by_lines(leaf, a, weighted))
+        np.maximum.at(best[0], rivals, np.where(np.isfinite(found[0]), found[0], -np.inf))
+    return best
+
+
+def _by_lines(leaf: Leaf, a: Float, weighted: Weighted) -> Float:
+    """Return (1, S) bounds of functions less cuts from lines."""
+    steps, account = leaf.around.steps, Account.zero(a)
+    lines = {index: relaxed for index in range(1, len(steps.nodes)) if (relaxed := relax(steps, index, leaf.boxes))}
+    back = Backward(steps, leaf.boxes, lines)
+    coefficients = back.send(len(steps.nodes) - 1, a, account, 0, weighted.others)
+    return total([account.below(leaf.around.region.minimum(coefficients)), *weighted.least(leaf.boxes)])
+
+
+def _by_multipliers(leaf: Leaf, a: Float, weighted: Weighted, noises: Anchored, rivals: Ints) -> Float:
+    """Return (1, S) bounds of functions less cuts from how far they move from the anchor."""
+    start = margins_on_boxes(leaf.around.steps, list(leaf.values), leaf.label)[:, rivals]
+    moved = noises.moves(a, weighted.others)[0][None]
+    return total([start, *weighted.at(leaf.values), *weighted.least(noises.boxes), moved])

@@ -1,0 +1,79 @@
+"""The way through the samples: batch by batch through all stages, and into the records after each.
+
+Batches are small at first where stages follow the global one, which take nobody knows how long, and grow while they
+take little time: a run that is cut off loses no more than one.
+
+With a time limit there are two rounds. In the first one each sample gets its share of the time, so that what is cheap
+is tried on all of them; the second one goes on with what that left open, as long as there is time.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from lipcert.network.graph import Network
+from lipcert.robustness.data.dataset import Dataset
+from lipcert.robustness.data.streams import Images, Stream
+from lipcert.robustness.records.journal import Journal
+from lipcert.robustness.settings import Settings
+from lipcert.robustness.stages.cascade import Cascade
+from lipcert.robustness.stages.clock import Pace
+from lipcert.robustness.stages.plan import Plan
+from lipcert.robustness.verdicts import Ints, Verdicts
+
+Progress = Callable[[int, int], None]
+
+BATCH_NUMBERS = 2**21  # numbers in the largest layer of a batch
+LARGEST_BATCH = 2000
+
+
+def make_pace(network: Network, settings: Settings, plan: Plan) -> Pace:
+    """Return the sizes of batches: as given; else what fits, a single sample first where stages follow the global."""
+    if settings.batch_size is not None:
+        return Pace(settings.batch_size, settings.batch_size, math.inf)
+    most = max(1, min(LARGEST_BATCH, BATCH_NUMBERS // max(node.size for node in network.nodes)))
+    return Pace(1 if sum(step.included for step in plan.steps) > 1 else most, most)
+
+
+def sweep(
+    dataset: Dataset, todo: Ints, cascade: Cascade, journal: Journal, pace: Pace, tell: Callable[[int], None] | None
+) -> Verdicts:
+    """Decide samples and write them down; return verdicts on those that the end of time left open.
+
+    Args:
+        dataset: in the network's input shape. todo: positions of the samples. cascade: decides them.
+        journal: takes what is done. pace: sizes of batches. tell: called with how many samples are left.
+    """
+    left = Verdicts.unknown(todo, dataset.labels[todo], len(cascade.eps))
+    pending = np.ones((len(left), len(cascade.stages)), dtype=np.bool_)
+    for number in range(2 if cascade.limited else 1):
+        pace.restart()
+        start = 0
+        while start < len(left) and not (number and cascade.expired):
+            if tell is not None:
+                tell(int(pending.any(axis=1).sum()))
+            rows, begin = np.arange(start, min(start + pace.size, len(left))), time.perf_counter()
+            share = math.inf if number else cascade.share(len(left) - start)
+            part, images = left.take(rows), _rows(dataset.images, left.index[rows])
+            pending[rows] = cascade.decide(images, part, share, pending[rows])
+            left.put(rows, part)
+            done = np.asarray(~pending[rows].any(axis=1))
+            seconds = dict(zip(cascade.names, cascade.seconds, strict=True))
+            journal.append(part.take(done), images if done.all() else images[done], seconds, cascade.remarks())
+            start += len(part)
+            pace.learn(len(part), time.perf_counter() - begin)
+        open_ = np.flatnonzero(pending.any(axis=1))
+        left, pending = left.take(open_), pending[open_]
+    if tell is not None:
+        tell(0)
+    return left
+
+
+def _rows(images: Images | Stream, rows: Ints) -> Images:
+    """Return some images, without a copy where they stand one after the other."""
+    first, last = int(rows[0]), int(rows[-1])
+    return images[first : last + 1] if last - first + 1 == len(rows) else images[rows]
