@@ -1,11 +1,13 @@
 """All methods on the networks for which global l2 bounds are published, beside those published values.
 
     python -m benchmarks.global_bounds --data FOLDER [--limit SECONDS] [--only PART] [--slopes own|unit] [--out FILE]
+    python -m benchmarks.global_bounds --seeded seeded/63x64 seeded/10x2000 --methods lipsdp
 
 Each network is the function that its file computes: its input is what the file takes, with no normalisation before
 it. Every bound is verified; seconds are wall clock, proposal and derivation together. The limit is for each method;
 methods look at it between their steps. With ``--slopes unit`` LeakyReLU is read as ReLU: the published values
-are for slopes [0, 1]. The lower bound is a search (level estimate) on the same network.
+are for slopes [0, 1]. The lower bound is a search (level estimate) on the same network. Networks that a seed gives (see
+`benchmarks.networks.seeded`) need no files: ``seeded/LxW`` has L hidden layers of width W.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.networks import open_bare
+from benchmarks.networks.seeded import SEEDED, seeded
 from lipcert.bounds import engine
 from lipcert.bounds.lower import lower_bound
 from lipcert.bounds.registry import METHODS
@@ -93,6 +96,8 @@ PEERS: dict[str, tuple[Published, ...]] = {
 
 def published(data: Path, name: str) -> list[Published]:
     """Return all published bounds of a network: the peers above, and the rows of ``reference_bounds.csv``."""
+    if name.startswith("seeded/"):
+        return []
     with (data / "reference_bounds.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["network"] == name and NOT_GLOBAL not in row["method"]]
     listed = [
@@ -113,9 +118,14 @@ def with_unit_slopes(network: Network) -> Network:
     return replace(network, nodes=tuple(nodes))
 
 
+def opened(data: Path, name: str) -> Network:
+    """Return a network of the manifest, or of a seed."""
+    return seeded(name) if name.startswith("seeded/") else open_bare(data, f"models/{name}")
+
+
 def section(data: Path, name: str, options: argparse.Namespace) -> Iterator[str]:
     """Yield the lines of one network."""
-    network = open_bare(data, f"models/{name}")
+    network = opened(data, name)
     if options.slopes == "unit":
         network = with_unit_slopes(network)
     lower = lower_bound(network, "l2", seconds=options.lower_seconds).value
@@ -144,7 +154,7 @@ def table(data: Path, options: argparse.Namespace) -> Iterator[str]:
     slopes = "their own slopes" if options.slopes == "own" else "LeakyReLU read as ReLU, slopes [0, 1]"
     yield f"package, and published values (in italics, from elsewhere). Networks with {slopes}; at most"
     yield from (f"{options.limit:g} s for each method.", "")
-    for name in NETWORKS:
+    for name in options.seeded or NETWORKS:
         if options.only not in name:
             continue
         try:
@@ -161,6 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=home.parents[1] / "shared" / "data")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--only", default="", help="a part of the names of the networks to run")
+    parser.add_argument("--seeded", nargs="+", default=(), help=f"these instead of files: {', '.join(SEEDED)}, ...")
     parser.add_argument("--limit", type=float, default=60.0, help="seconds for each method")
     parser.add_argument("--lower-seconds", type=float, default=5.0, help="seconds for the lower bound")
     parser.add_argument("--slopes", choices=("own", "unit"), default="own")

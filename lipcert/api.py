@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lipcert.proof.checker import Verdict
     from lipcert.proof.engines import Engine
     from lipcert.proof.local import LocalCertificate, Samples
-    from lipcert.results import BallsInfo, CheckResult, CompareResult, Report
+    from lipcert.results import BallsInfo, BoundResult, CheckResult, CompareResult, Report
     from lipcert.robustness.requirements import Requirement
 
     Model = nn.Module | str | PathLike[str] | tuple[Any, str | PathLike[str]]  # what `load` reads
@@ -126,6 +126,7 @@ def compare(
     norm: Norm = "l2",
     time_limit: float | None = None,
     progress: Callable[[str], None] | None = None,
+    so_far: Callable[[CompareResult], None] | None = None,
 ) -> CompareResult:
     """Bound a network by several methods and set them side by side.
 
@@ -136,6 +137,7 @@ def compare(
         norm: ``l1``, ``l2`` or ``linf``.
         time_limit: seconds for each method.
         progress: called with the name of each method before it runs.
+        so_far: called with the rows that are done after each method: what an interrupted comparison leaves.
     """
     network = _network(network, input_shape)
     from lipcert.bounds import documents, engine
@@ -144,14 +146,18 @@ def compare(
     start = time.perf_counter()
     names = engine.method_names(methods)  # before anything is computed
     lower = _lower(network, norm, LOWER_SECONDS)
-    rows = engine.compare(network, names, norm, time_limit=time_limit, progress=progress)
-    return CompareResult(
-        model=documents.model_info(network),
-        norm=norm,
-        lower_bound=lower,
-        rows=tuple(documents.row_result(network, row, norm, lower) for row in rows),
-        seconds=time.perf_counter() - start,
-    )
+    model = documents.model_info(network)
+    rows: list[BoundResult] = []
+
+    def result() -> CompareResult:
+        seconds = time.perf_counter() - start
+        return CompareResult(model=model, norm=norm, lower_bound=lower, rows=tuple(rows), seconds=seconds)
+
+    for row in engine.compared(network, names, norm, time_limit=time_limit, progress=progress):
+        rows.append(documents.row_result(network, row, norm, lower))
+        if so_far is not None:
+            so_far(result())
+    return result()
 
 
 def certify(

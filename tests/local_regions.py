@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import torch
-from rational_evaluation import rational
+from rational_evaluation import margins, rational
 
 ROUNDING = 1e-11  # of float64 computations on networks of a few layers, relative to the numbers that occur in them
 
@@ -28,15 +28,26 @@ def points_inside(ball, seed, count=40):
     return torch.from_numpy(moved)
 
 
-def rational_points(x, eps, rng, count=6):
-    """Points (N, *shape) of the l2 balls around x, as Fractions: the centres, and some along axes and in directions."""
+def rational_points(x, eps, rng, count=6, norm="l2", box=None):
+    """Points (N, *shape) of the balls around x, as Fractions: the centres, and some along axes and in directions."""
     points = [rational(x)]
     for k in range(count):
         step = rng.normal(size=(len(x), x[0].size))
-        if k % 2:
+        if norm == "linf":
+            step = np.sign(step)
+        elif k % 2 or norm == "l1":
             step = np.eye(x[0].size)[rng.integers(0, x[0].size, len(x))] * rng.choice([-1.0, 1.0])
         else:
             step = np.round(step / np.linalg.norm(step, axis=1, keepdims=True) * (1 - 1e-9) * 2.0**40) * 2.0**-40
-        assert all(sum(Fraction(s) ** 2 for s in row) <= 1 for row in step)
-        points.append(rational(x) + Fraction(eps) * rational(step.reshape(x.shape)))
+            assert all(sum(Fraction(s) ** 2 for s in row) <= 1 for row in step)
+        point = rational(x) + Fraction(eps) * rational(step.reshape(x.shape))
+        points.append(point if box is None else np.clip(point, *map(Fraction, box)))
     return points
+
+
+def assert_below_margins(network, labels, found, points):
+    """Bounds (N, classes) are not above the margins at points, whatever numbers inside its enclosures a network has."""
+    rest = np.isfinite(found)
+    for point in points:
+        for sign in (0, 1, -1):
+            assert (rational(found[rest]) <= margins(network, point, labels, sign)[rest]).all()

@@ -38,13 +38,11 @@ from lipcert.bounds.chain import ROOM, Chain, chain_of, layer_gain, obstacle, pr
 from lipcert.bounds.conic import Attempt, ask, solvers_for, triangle
 from lipcert.bounds.eclipse_fast import EclipseFast
 from lipcert.bounds.method import Method, Proposal, Solver
-from lipcert.bounds.targets import propose_target, provable_target
+from lipcert.bounds.targets import forms, propose_target, provable_target
 from lipcert.errors import InconclusiveError
 from lipcert.network.enclosure import Float
 from lipcert.network.graph import Network
 from lipcert.proof.claims import Norm
-from lipcert.proof.lifted import lift
-from lipcert.proof.narrow import narrowed
 from lipcert.proof.rules.multipliers import Multipliers
 
 WIDEST = 600  # neurons of one layer: its program has a matrix of up to twice this side
@@ -91,7 +89,7 @@ class Eclipse(Method):
 
     def propose(self, network: Network, norm: Norm, time_limit: float | None) -> Proposal:
         """Propose multipliers; layers for which no time is left get the closed form, and the notes say so."""
-        lifted = narrowed(lift(network))
+        lifted, form = forms(network)
         chain = chain_of(lifted)
         end = math.inf if time_limit is None else time.monotonic() + time_limit
         with np.errstate(all="ignore"):  # what is not finite is refused by the rule
@@ -100,7 +98,7 @@ class Eclipse(Method):
                 found, solver, notes = _walk(chain, end)
             except np.linalg.LinAlgError:
                 raise InconclusiveError("the layers' gains over- or underflow float64") from None
-            target, closed = provable_target(lifted, found), provable_target(lifted, plain)
+            target, closed = provable_target(form, found), provable_target(form, plain)
             if closed > target:
                 notes = (*notes, "as a whole the closed form of 'eclipse-fast' is better: it was taken")
                 return propose_target(plain, closed, solver, notes)

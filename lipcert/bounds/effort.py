@@ -17,8 +17,10 @@ GIB = 2**30
 MOST_BYTES = 8 * GIB  # nothing above it is started
 CUBE = 5e-10  # seconds per n^3 of a group: eigenvalues, products, and the proof
 FLOPS = 2.5e10  # per second, in products and factorisations of matrices of some hundred rows and more
+GPU_FLOPS = 1e13  # the same on a GPU with float64 units, a sixth of what one of 67 teraflops promises
 HESSIANS, GRADIENTS = 20, 80  # of an interior-point method until the gap is small, its start included
 ENTRY = 80  # bytes per entry of the inequality: rows, blocks, scaled and shifted copies, factors
+SOLVER_ENTRY = 24  # of them held by the solver: rows, in its units and in those of the network
 CHANNEL_START = 5.0  # seconds: the embedding, and the proof at all frequencies
 CHANNEL_CUBE = 2e-5  # seconds per N^2 w for N channels in layers of at most w, over all frequencies and iterations
 CHANNEL_ENTRY = 400  # bytes per entry of N x N: a stack of some two dozen complex inverses
@@ -61,9 +63,8 @@ def joint(network: Network) -> Effort:
     hessian = 4.0 * (neurons + widths[0]) * sum(links) + neurons**3 / 3.0
     gradient = sum(float(n) ** 3 for n in widths)
     gradient += 3.5 * sum(link * (a + b) for link, (a, b) in zip(links, pairwise(widths), strict=True))
-    flops = HESSIANS * hessian + GRADIENTS * gradient
-    held = joint_bytes(network) if solver_device(network) == "cpu" else 0.0
-    return Effort(begun.seconds + flops / FLOPS, begun.bytes + held)
+    rate = FLOPS if solver_device(network) == "cpu" else GPU_FLOPS
+    return Effort(begun.seconds + (HESSIANS * hessian + GRADIENTS * gradient) / rate, begun.bytes)
 
 
 def joint_begun(network: Network) -> Effort:
@@ -71,7 +72,10 @@ def joint_begun(network: Network) -> Effort:
 
     It is anytime: its bound is useful from then on.
     """
-    return Effort(2.0 * layerwise(network).seconds, layerwise(network).bytes)
+    start = layerwise(network)
+    held = joint_bytes(network) if solver_device(network) == "cpu" else 0.0
+    rows = SOLVER_ENTRY / ENTRY * start.bytes  # start and proof come before and after it
+    return Effort(2.0 * start.seconds, max(start.bytes, rows + held))
 
 
 def joint_bytes(network: Network) -> float:
@@ -102,6 +106,8 @@ def per_channel(network: Network) -> Effort:
     return Effort(CHANNEL_START + CHANNEL_CUBE * channels**2 * widest, CHANNEL_ENTRY * channels**2)
 
 
+BEGUN: Mapping[str, Estimate] = MappingProxyType({"lipsdp": joint_begun})
+"""Where an anytime method needs less until it is worth its while."""
 ESTIMATES: Mapping[str, Estimate] = MappingProxyType(
     {
         "product": nothing,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -188,7 +188,19 @@ def compare(
     time_limit: float | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> list[Row]:
-    """Bound the output by several methods; a method that fails gives a row with its reason.
+    """Bound the output by several methods; see `compared`."""
+    return list(compared(network, methods, norm, time_limit=time_limit, progress=progress))
+
+
+def compared(
+    network: Network,
+    methods: Sequence[str] | str = "all",
+    norm: Norm = "l2",
+    *,
+    time_limit: float | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Iterator[Row]:
+    """Yield bounds of the output by several methods, as they are found; one that fails gives a row with its reason.
 
     Args:
         network: as read.
@@ -197,12 +209,10 @@ def compare(
         time_limit: seconds for each method.
         progress: called with the name of each method before it runs.
     """
-    rows = []
     for name in method_names(methods):
         if progress is not None:
             progress(name)
-        rows.append(_row(network, name, norm, time_limit))
-    return rows
+        yield _row(network, name, norm, time_limit)
 
 
 def method_names(methods: Sequence[str] | str) -> list[str]:

@@ -34,15 +34,14 @@ from lipcert.bounds.chain import Chain, chain_of, obstacle
 from lipcert.bounds.conic import Attempt, ask, solvers_for, triangle
 from lipcert.bounds.eclipse_fast import EclipseFast
 from lipcert.bounds.method import Method, Proposal, Solver
-from lipcert.bounds.targets import propose_target, provable_target
+from lipcert.bounds.targets import forms, propose_target, provable_target
 from lipcert.errors import InconclusiveError
 from lipcert.network.activations import slope_interval
 from lipcert.network.enclosure import Float
 from lipcert.network.graph import Network
 from lipcert.network.operators import Elementwise, Operator
 from lipcert.proof.claims import Norm
-from lipcert.proof.lifted import Lifted, lift
-from lipcert.proof.narrow import narrowed
+from lipcert.proof.lifted import Lifted
 from lipcert.proof.rules.multipliers import Multipliers
 
 MOST_ENTRIES = 600_000  # of the triangles of all matrices; beyond, SCS takes hours, the others tens of GiB
@@ -93,14 +92,14 @@ class LipSdpCvxpy(Method):
     def propose(self, network: Network, norm: Norm, time_limit: float | None) -> Proposal:
         """Propose the best mixture of the solver's multipliers with those of `eclipse-fast`."""
         begin, limit = time.monotonic(), math.inf if time_limit is None else time_limit
-        lifted = narrowed(lift(network))
+        lifted, form = forms(network)
         chain = chain_of(lifted)
         with np.errstate(all="ignore"):  # what is not finite is refused by the rule
             try:
                 plain = EclipseFast().multipliers(lifted)
             except np.linalg.LinAlgError:
                 raise InconclusiveError("the layers' gains over- or underflow float64") from None
-            target = provable_target(lifted, plain)
+            target = provable_target(form, plain)
             if not all(matrix.any() for matrix in (*chain.weights, chain.last)):
                 note = "a layer is zero: any multipliers prove the bound, no solver was asked"
                 return propose_target(plain, target, None, (note,))
@@ -108,7 +107,7 @@ class LipSdpCvxpy(Method):
             attempt, found = self._solve(scaled, lambda: limit - (time.monotonic() - begin))
             if found is None:
                 raise InconclusiveError(f"no solver gave usable multipliers ({'; '.join(attempt.failures)})")
-            return _nudge(lifted, plain, found, attempt, scaled.output)
+            return _nudge(form, plain, found, attempt, scaled.output)
 
     def unknowns(self, sizes: list[int]) -> list[Any]:
         """Return the multipliers of each layer, (n_k,) and not negative, as CVXPY expressions."""

@@ -17,14 +17,13 @@ from dataclasses import replace
 import numpy as np
 
 from lipcert.bounds.method import Method, Proposal
-from lipcert.bounds.targets import LARGEST, ROOM, output_gram
+from lipcert.bounds.targets import LARGEST, ROOM, forms, output_gram
 from lipcert.errors import InconclusiveError
 from lipcert.network.enclosure import Float
 from lipcert.network.graph import Network
 from lipcert.proof.claims import Norm, margin
 from lipcert.proof.inequality import assemble
-from lipcert.proof.lifted import Lifted, lift
-from lipcert.proof.narrow import narrowed
+from lipcert.proof.lifted import Lifted
 from lipcert.proof.rules.absolute import Absolute
 from lipcert.proof.rules.absolute_margins import AbsoluteMargins
 from lipcert.proof.rules.directions import Directions, gram_margins, proves_gram, towards
@@ -62,7 +61,7 @@ def propose_margins(logits: Network, method: Method, norm: Norm, time_limit: flo
 
 def _directions(logits: Network, method: Method, first: Proposal, time_limit: float | None, start: float) -> Proposal:
     """Extend multipliers for the whole output to a witness of the directions rule."""
-    lifted = narrowed(lift(logits))
+    lifted = forms(logits)[1]
     first = _proved(lifted, first)
     gram = propose_gram(lifted, read_witness(lifted, first.witness)[0])
     own: dict[tuple[int, int], Proposal] = {}

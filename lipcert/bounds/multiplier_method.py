@@ -11,13 +11,12 @@ import numpy as np
 from lipcert.bounds.chain import lifted_obstacle
 from lipcert.bounds.frontier import Addition, Frontier, last_reader
 from lipcert.bounds.method import Method, Proposal
-from lipcert.bounds.targets import propose_target, provable_target
+from lipcert.bounds.targets import forms, propose_target, provable_target
 from lipcert.errors import InconclusiveError
 from lipcert.network.enclosure import Float
 from lipcert.network.graph import Network
 from lipcert.proof.claims import Norm
-from lipcert.proof.lifted import Lifted, Row, lift
-from lipcert.proof.narrow import narrowed
+from lipcert.proof.lifted import Lifted, Row
 from lipcert.proof.rules.multipliers import Multipliers
 
 STRETCHES = (1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0)
@@ -35,13 +34,13 @@ class LayerwiseMethod(Method):
 
     def propose(self, network: Network, norm: Norm, time_limit: float | None) -> Proposal:
         """Propose all multipliers; the time limit is not needed."""
-        lifted = narrowed(lift(network))
+        lifted, form = forms(network)
         with np.errstate(all="ignore"):  # what is not finite is refused by the rule
             try:
                 multipliers = self.multipliers(lifted)
             except np.linalg.LinAlgError:
                 raise InconclusiveError("the layers' gains over- or underflow float64") from None
-            return propose_target(multipliers, provable_target(lifted, multipliers))
+            return propose_target(multipliers, provable_target(form, multipliers))
 
     def multipliers(self, lifted: Lifted) -> list[Float]:
         """Return one positive vector per block.

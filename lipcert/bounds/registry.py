@@ -10,7 +10,7 @@ from lipcert.bounds.compositional import Compositional, describe
 from lipcert.bounds.cutting import Tool
 from lipcert.bounds.eclipse import Eclipse
 from lipcert.bounds.eclipse_fast import EclipseFast
-from lipcert.bounds.effort import ESTIMATES
+from lipcert.bounds.effort import BEGUN, ESTIMATES, beyond_memory
 from lipcert.bounds.gershgorin import Gershgorin
 from lipcert.bounds.lip_lt import LipLt
 from lipcert.bounds.lipsdp.method import LipSdp
@@ -39,7 +39,7 @@ WHOLE: tuple[Method, ...] = (  # methods that look at a network as a whole
 GAINS = {"lipsdp": 3.0, "lipsdp-conv": 2.5, "eclipse-fast": 2.0, "product": 0.0}  # see `cutting.Tool`
 COMPOSITIONAL = Compositional(
     sorted(
-        (Tool(method, GAINS[method.name], ESTIMATES[method.name]) for method in WHOLE if method.name in GAINS),
+        (Tool(m, GAINS[m.name], BEGUN.get(m.name, ESTIMATES[m.name])) for m in WHOLE if m.name in GAINS),
         key=lambda tool: -tool.gain,
     )
 )
@@ -49,8 +49,8 @@ METHODS: tuple[Method, ...] = (*WHOLE, COMPOSITIONAL)
 VARIANTS: tuple[Method, ...] = (LipSdpScs(), LipSdpClarabel(), LipSdpMosek())
 """Methods that run only where they are named: the same bounds as one above, by one solver."""
 
-FEW, DEEP = 1200, 4200  # hidden neurons for which the interior-point method takes seconds; in narrow layers only
-NARROW = 128  # neurons of the widest layer, up to which depth costs little
+SECONDS = 60.0  # that the interior-point method may take by its estimate, where no time limit is given
+ALWAYS = 1.0  # seconds that it is given whatever the limit
 MODERATE = 2e10  # sum of n^3 over the activation layers: up to half a minute on one core
 
 
@@ -87,7 +87,7 @@ def choose_method(network: Network, norm: Norm, time_limit: float | None = None)
     =====  =============================  =============  ==============================================
     l1     any                            absolute       never above the product, at the cost of a pass
     linf   any                            absolute       the same
-    l2     few neurons                    lipsdp         the best bound of its theorem, in seconds
+    l2     few neurons, or enough time    lipsdp         the best bound of its theorem, in seconds or the limit
     l2     stride-1 convolutions          lipsdp-conv    the best multipliers per channel, whatever the image
     l2     elementwise, moderate width    eclipse-fast   on chains never above the product, n^3 per layer
     l2     parts of it are of these kinds compositional  never above the product, minutes or the limit
@@ -96,14 +96,19 @@ def choose_method(network: Network, norm: Norm, time_limit: float | None = None)
     """
     if norm != "l2":
         return Choice(find_method("absolute"), "never above the product of the norms, at the cost of one pass")
-    obstacle = find_method("eclipse-fast").refuses(network, norm)
-    sizes = [node.size for _, node in network.activation_nodes()]
-    neurons = sum(sizes)
-    few = DEEP if max(sizes, default=0) <= NARROW else FEW
-    if neurons <= few and find_method("lipsdp").refuses(network, norm) is None:
-        return Choice(find_method("lipsdp"), f"{neurons} hidden neurons: the best multipliers, in seconds")
+    solver = find_method("lipsdp")
+    if solver.refuses(network, norm) is None and beyond_memory(solver.name, network) is None:
+        seconds = ESTIMATES[solver.name](network).seconds
+        if seconds <= max(SECONDS if time_limit is None else time_limit, ALWAYS):
+            time = "in seconds" if seconds <= SECONDS else f"in about {seconds:.0f} s"
+            return Choice(solver, f"{network.hidden_neurons} hidden neurons: the best multipliers, {time}")
     if find_method("lipsdp-conv").refuses(network, norm) is None:
         return Choice(find_method("lipsdp-conv"), "stride-1 convolutions: the best multipliers for each channel")
+    sections = COMPOSITIONAL.sections(network, norm, time_limit)
+    obstacle = find_method("eclipse-fast").refuses(network, norm)
+    if any(section.tools[0].method is solver for section in sections):
+        obstacle = obstacle or "the interior-point method may need more time than there is"
+    sizes = [node.size for _, node in network.activation_nodes()]
     if obstacle is None and sum(size**3 for size in sizes) > MODERATE:
         obstacle = "the layers are wide; ask for 'eclipse-fast' if there is time"
     seconds = ESTIMATES["eclipse-fast"](network).seconds if obstacle is None else 0.0
@@ -112,7 +117,6 @@ def choose_method(network: Network, norm: Norm, time_limit: float | None = None)
     if obstacle is None and chain_obstacle(network) is None:
         return Choice(find_method("eclipse-fast"), "a chain of moderate width: never above the product of the norms")
     obstacle = obstacle or "'eclipse-fast' may be above the product where branches join"
-    sections = COMPOSITIONAL.sections(network, norm, time_limit)
     if any(section.gains for section in sections):
         return Choice(COMPOSITIONAL, f"{obstacle}, but stretches can be bounded: {describe(network, sections)}")
     return Choice(find_method("product"), f"it serves every network; no multiplier method, as {obstacle}")

@@ -17,12 +17,23 @@ from scipy.linalg.lapack import dtrtrs
 from lipcert.bounds.method import Proposal, Solver
 from lipcert.errors import InconclusiveError
 from lipcert.network.enclosure import Float, gamma
+from lipcert.network.graph import Network
 from lipcert.proof.inequality import Blocks, assemble, group, output_groups
-from lipcert.proof.lifted import Lifted
+from lipcert.proof.lifted import Lifted, lift
+from lipcert.proof.linear_neurons import without_linear
+from lipcert.proof.narrow import narrowed
 from lipcert.proof.rules.multipliers import Multipliers
 
 LARGEST = 2.0**1000  # inverse squares beyond it are of no use
 ROOM = (1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)  # relative room on F, tried in turn
+
+
+def forms(network: Network) -> tuple[Lifted, Lifted]:
+    """Return the lifted form of a normal form, and the one that the rule works on, which has no linear neurons."""
+    lifted = lift(network)
+    straight = without_linear(lifted)
+    form = narrowed(straight)
+    return form if straight is lifted else narrowed(lifted), form
 
 
 def propose_target(
@@ -52,6 +63,8 @@ def propose_target(
 
 def provable_target(lifted: Lifted, multipliers: list[Float]) -> float:
     """Return the F that a proof with these multipliers should reach, 0 where there is none; floating point.
+
+    lifted: the form that the rule works on (`forms`).
 
     Cost: one block factorisation.
     """

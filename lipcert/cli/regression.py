@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,49 +15,82 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from lipcert.cli.certify import CertifyOptions
+    from lipcert.cli.progress import Tracker
     from lipcert.results import RegressionReport
+    from lipcert.robustness.records.processes import Processes
 
 FOR_CLASSES = (
     *("require", "baseline", "annotate", "sarif"),
-    *("certificate", "radius", "save_adversarial", "proofs", "shard", "resume", "explain", "top_k", "box"),
+    *("certificate", "radius", "save_adversarial", "proofs", "explain", "top_k", "box"),
 )
-FOR_SAMPLES = ("method", "arithmetic", "time_limit", "budget_per_sample", "figures", "parquet")
+FOR_SAMPLES = ("method", "arithmetic", "figures", "device")
+RUN = ("shard", "resume", "time_limit", "budget_per_sample", "batch_size")
 FOR_NUMBERS = ("per_input", "output_scale", "output_offset")
 
 
 def run_regression(options: CertifyOptions, folder: Path | None) -> int:
     """Bound the change of every output, print it, and write it to the folder."""
-    from lipcert.report.json import write_document
-    from lipcert.robustness.regression import Units, bound_changes, load_inputs
+    from lipcert.cli.progress import tracked
+    from lipcert.robustness.records.processes import joined
 
     _refuse(options, FOR_CLASSES, "is about classes: it does not go with --task regression")
     _refuse(options, FOR_SAMPLES, "does not go with --task regression")
     if options.level != "verified":
         raise UsageError(f"--task regression gives bounds of level verified, not {options.level}")
+    with joined() as processes:
+        if not processes.first:  # one of them speaks
+            options = replace(options, quiet=True)
+        with tracked(quiet=options.quiet, folder=folder) as tracker:
+            report = _bounded(options, folder, tracker, processes)
+    if not processes.first:
+        return 0
+    if folder is not None:
+        write_faces(folder, report, parquet=options.parquet)
+    if options.json:
+        show.document(report)
+    else:
+        show.result(*overview(report))
+    if folder is not None:
+        show.remark(f"report: {folder / 'report.html'}", quiet=options.quiet)
+    return 0
+
+
+def _bounded(options: CertifyOptions, folder: Path | None, tracker: Tracker, processes: Processes) -> RegressionReport:
+    from lipcert.robustness.regression import Units, bound_changes, load_inputs
+
     units = Units(
         per_input=_numbers(options.per_input, "--per-input", 1.0),
         scale=_numbers(options.output_scale, "--output-scale", 1.0),
         offset=_numbers(options.output_offset, "--output-offset", 0.0),
     )
     scale = None if options.scale is None else real(options.scale, "--scale")
-    report = bound_changes(
+    return bound_changes(
         options.read(),
         load_inputs(options.data, scale, options.limit),
         eps=[real(text, "--eps") for text in options.eps],
         norm=options.norm,
         units=units,
+        progress=tracker,
+        say=lambda hint: show.remark(f"hint: {hint}", quiet=options.quiet),
+        processes=processes,
         folder=folder,
+        **{name: getattr(options, name) for name in RUN},
     )
-    if folder is not None:
-        write_document(folder / "report.json", report)
-    if options.json:
-        show.document(report)
-    else:
-        show.result(*overview(report))
-    if folder is not None:
-        files = f"{folder / 'report.json'}, each sample's intervals in {folder / 'intervals.npz'}"
-        show.remark(f"report: {files}", quiet=options.quiet)
-    return 0
+
+
+def write_faces(folder: Path, report: RegressionReport, *, parquet: bool) -> None:
+    """Write every face of a report into a folder; raises UsageError where one cannot be written."""
+    from lipcert.report.html import regression_page
+    from lipcert.report.json import write_document, write_text
+    from lipcert.report.samples import write_csv, write_parquet
+
+    samples = folder / "samples.csv"
+    write_document(folder / "report.json", report)
+    write_text(folder / "report.html", regression_page(report, samples.name))
+    if report.records is not None:
+        write_csv(Path(report.records), samples)
+        if parquet:
+            write_parquet(Path(report.records), samples.with_suffix(".parquet"))
 
 
 def refuse_numbers(options: CertifyOptions) -> None:
@@ -86,10 +119,10 @@ def overview(report: RegressionReport) -> list[RenderableType]:
     table = show.table()
     for name in ("eps", "output", "largest change", "mean change", "all values lie above", "and below"):
         table.add_column(name, justify="right")
-    for key, changes in report.changes.items():
-        for change in changes:
+    for eps in report.eps:
+        for change in report.changes[numbers.eps_key(eps)]:
             table.add_row(
-                key,
+                numbers.eps(eps),
                 str(change.output),
                 numbers.up(change.largest),
                 numbers.up(change.mean),

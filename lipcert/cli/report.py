@@ -69,7 +69,10 @@ def merge_shards(options: MergeOptions) -> int:
     _make(options.out)
     left = missing(log)
     note = f"{len(left)} of {log.heading.total} samples are missing: {ranges(left)}"
-    report = make_report(log, None, options.out / FILE, [note] if len(left) else [])
+    remarks = [note] if len(left) else []
+    if log.heading.outputs is not None:
+        return _merge_changes(options, log, remarks)
+    report = make_report(log, None, options.out / FILE, remarks)
     judged = tuple(requirement.judge(measured(report, requirement)) for requirement in requirements)
     report = report.model_copy(update={"requirements": judged})
     write_records(options.out / FILE, log)
@@ -80,6 +83,24 @@ def merge_shards(options: MergeOptions) -> int:
         show.result(*summary(report))
     show.remark(f"report: {options.out / 'report.html'}", quiet=options.quiet)
     return 0 if all(requirement.passed for requirement in report.requirements) else REQUIREMENT_NOT_MET
+
+
+def _merge_changes(options: MergeOptions, log: Log, remarks: Sequence[str]) -> int:
+    """Make one report of shards whose outputs are numbers."""
+    from lipcert.cli.regression import overview, write_faces
+    from lipcert.robustness.records.lines import FILE
+    from lipcert.robustness.records.merge import write_records
+    from lipcert.robustness.regression import make_changes_report
+
+    write_records(options.out / FILE, log)
+    report = make_changes_report(log, None, options.out, remarks)
+    write_faces(options.out, report, parquet=options.parquet)
+    if options.json:
+        show.document(report)
+    else:
+        show.result(*overview(report))
+    show.remark(f"report: {options.out / 'report.html'}", quiet=options.quiet)
+    return 0
 
 
 def compare_reports(options: CompareOptions) -> int:
@@ -159,6 +180,8 @@ def _requirements(texts: Sequence[str], log: Log) -> Sequence[Requirement]:
     """Read requirements on a merged report; raises UsageError where one speaks of what records do not hold."""
     from lipcert.robustness.requirements import parse_requirements
 
+    if texts and log.heading.outputs is not None:
+        raise UsageError("requirements are about classes: these records are of --task regression")
     requirements = parse_requirements(texts, log.heading.eps)
     for requirement in requirements:
         if requirement.name == "bound" or requirement.needs_baseline:

@@ -37,7 +37,7 @@ def narrowed(lifted: Lifted) -> Lifted:
     if not readers or sum(rows[k][0].shape[0] for k in readers) >= lifted.inputs:
         return lifted
     whole = _stacked([rows[k][0] for k in readers])
-    used = np.flatnonzero((whole.magnitude() > 0).any(axis=1))  # rows of zeros read nothing
+    used = np.flatnonzero(((whole.mid != 0) | (whole.radius != 0)).any(axis=1))  # rows of zeros read nothing
     factor = _factor(whole.map(lambda a: a[used]))
     if factor is None:
         return lifted

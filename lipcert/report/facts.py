@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from lipcert.report import numbers
-from lipcert.results import BoundResult, ModelInfo, Report
+from lipcert.results import BoundResult, ModelInfo, RegressionReport, Report
 
 
 class Fact(NamedTuple):
@@ -30,9 +30,14 @@ def network(model: ModelInfo) -> list[Fact]:
     ]
 
 
-def provenance(report: Report) -> list[Fact]:
-    """Return everything that a report rests on."""
+def provenance(report: Report | RegressionReport) -> list[Fact]:
+    """Return everything that a report rests on, as far as it knows it."""
     origin = report.provenance
+    if origin is None:
+        return network(report.model)
+    method, device = (
+        (report.method, report.device) if isinstance(report, Report) else (", ".join(report.methods), "cpu")
+    )
     torch = f", torch {origin.torch}" if origin.torch else ""
     settings = [f"{name} = {value}" for name, value in origin.settings.items() if value is not None]
     optional = (
@@ -46,12 +51,12 @@ def provenance(report: Report) -> list[Fact]:
         *network(report.model),
         Fact("Data", origin.data),
         *(fact for fact in optional[:2] if fact.value),
-        Fact("Method", f"{report.method}; the global bound by {report.bound.method}"),
+        Fact("Method", f"{method}; the global bound by {report.bound.method}"),
         Fact("Bound, exactly", report.bound.bound_hex or numbers.MISSING, exact=True),
         Fact("Arithmetic", origin.arithmetic),
         *(fact for fact in optional[2:] if fact.value),
         Fact("Software", f"lipcert {origin.lipcert}, Python {origin.python}, numpy {origin.numpy}{torch}"),
-        Fact("Machine", f"{origin.platform}, {report.device}"),
+        Fact("Machine", f"{origin.platform}, {device}"),
         Fact("Started", origin.started),
     ]
 

@@ -6,8 +6,8 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from lipcert.report import comparison_figures, facts, figures, numbers, run_figures, wording
-from lipcert.results import CompareResult, Report, RunsResult
+from lipcert.report import changes, comparison_figures, facts, figures, numbers, run_figures, wording
+from lipcert.results import CompareResult, RegressionReport, Report, RunsResult
 
 
 def report_page(report: Report, samples: str | None = None) -> str:
@@ -28,6 +28,12 @@ def report_page(report: Report, samples: str | None = None) -> str:
             samples=samples,
         )
     )
+
+
+def regression_page(report: RegressionReport, samples: str | None = None) -> str:
+    """Return a report on outputs that are numbers as a page; arguments as of `report_page`."""
+    page = _environment().get_template("regression.html.j2")
+    return page.render(report=report, layers=figures.layer_bars(report.bound.contributions), samples=samples)
 
 
 def compare_page(result: CompareResult) -> str:
@@ -64,5 +70,5 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(facts=facts, numbers=numbers, wording=wording)
+    environment.globals.update(changes=changes, facts=facts, numbers=numbers, wording=wording)
     return environment

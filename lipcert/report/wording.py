@@ -14,6 +14,7 @@ from lipcert.results import (
     Exhibit,
     LevelName,
     NormName,
+    RegressionReport,
     Report,
     RequirementResult,
     StageResult,
@@ -97,7 +98,7 @@ def claim(report: Report) -> str:
         return (
             f"None of the {numbers.count(report.samples)} samples is {word}, at level {report.level}, to keep the "
             f"right class in the network {report.model.weights_digest[:12]} within any of the {norm} distances ε "
-            f"asked for: {_listed([numbers.eps(eps) for eps in report.eps])}."
+            f"asked for: {listed([numbers.eps(eps) for eps in report.eps])}."
         )
     shares = [
         f"{numbers.count(count)} ({numbers.percent_down(count, report.samples)}) at ε = {numbers.eps(eps)}"
@@ -105,7 +106,7 @@ def claim(report: Report) -> str:
         for count in [report.certified_count[numbers.eps_key(eps)]]
     ]
     return (
-        f"Of {numbers.count(report.samples)} samples, {_listed(shares)} are classified correctly by the network "
+        f"Of {numbers.count(report.samples)} samples, {listed(shares)} are classified correctly by the network "
         f"{report.model.weights_digest[:12]} and {word}, at level {report.level}, to keep the right class for every "
         f"input whose {norm} distance to the sample is at most ε{_inside(report)}."
     )
@@ -183,7 +184,7 @@ def histogram(report: Report) -> str:
     )
 
 
-def used(report: Report) -> list[StageResult]:
+def used(report: Report | RegressionReport) -> list[StageResult]:
     """Return the methods that decided a sample or took noticeable time."""
     return [stage for stage in report.per_method if stage.decided or stage.seconds >= NOTICEABLE]
 
@@ -192,7 +193,7 @@ def idle(report: Report) -> str:
     """Return the names of the other methods."""
     busy = used(report)
     names = [stage.method for stage in report.per_method if stage not in busy]
-    return _listed(names) if names else ""
+    return listed(names) if names else ""
 
 
 def exhibit(shown: Exhibit) -> str:
@@ -244,7 +245,7 @@ def _untried(report: Report) -> str:
         for eps in report.eps
         for count in [report.untried_count[numbers.eps_key(eps)]]
     ]
-    return f"Of the unknown samples, {_listed(shares)} were not tried to the end when the time limit was over:"
+    return f"Of the unknown samples, {listed(shares)} were not tried to the end when the time limit was over:"
 
 
 def recheck(report: Report) -> list[Step]:
@@ -292,5 +293,6 @@ def _model_options(command: str) -> list[str]:
     return found
 
 
-def _listed(parts: list[str]) -> str:
+def listed(parts: list[str]) -> str:
+    """Return parts as they stand in a sentence."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

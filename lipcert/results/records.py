@@ -24,6 +24,7 @@ class Heading(Document):
         attacks: whether attacks are run.
         stages: names, in the order of `Verdicts.stage`.
         notes: on the data, the network and the bound.
+        outputs: how many outputs the samples' lines bound, where these are numbers; null for classes.
     """
 
     schema_: Literal["lipcert.records/v2"] = Field(default="lipcert.records/v2", alias="schema")
@@ -40,6 +41,7 @@ class Heading(Document):
     margins: BoundResult | None
     provenance: Provenance
     notes: tuple[str, ...]
+    outputs: Count | None = None
 
     @property
     def samples_sha256(self) -> str | None:
@@ -59,6 +61,8 @@ class SampleLine(Document):
         index: position in the data. predicted: class, or -1 where the outputs are not numbers.
         radius: certified, in raw input units. stage: that decided, empty where none did. level: of the best proof.
         key: digest of the sample, the network and the settings, in hexadecimal.
+        lower, upper, change: where outputs are numbers, one row per eps: ends of each output on the ball, and an upper
+            bound of its change; null for classes. Such a sample is certified once all stages have bounded it.
     """
 
     index: Count
@@ -69,6 +73,9 @@ class SampleLine(Document):
     stage: tuple[str, ...]
     level: tuple[LevelName, ...]
     key: Annotated[str, Field(pattern="^[0-9a-f]{16,64}$")]
+    lower: tuple[tuple[FiniteFloat, ...], ...] | None = None
+    upper: tuple[tuple[FiniteFloat, ...], ...] | None = None
+    change: tuple[tuple[FiniteFloat, ...], ...] | None = None
 
 
 class Part(Document):

@@ -8,6 +8,7 @@ from pydantic import Field, FiniteFloat
 
 from lipcert.results.base import Count, Document, LevelName, NormName, Seconds
 from lipcert.results.bound import BoundResult, ModelInfo
+from lipcert.results.report import Provenance, StageResult
 
 
 class OutputChange(Document):
@@ -33,7 +34,8 @@ class RegressionReport(Document):
         eps: radii, in units of `per_input`: the radius of each input for eps 1, raw input units.
         changes: by eps, as ``format(eps, 'g')``. scale: outputs count as this factor times those of the network.
         methods: what the intervals come from. bound: the global bound of the network with its outputs in both signs.
-        intervals: path of the intervals of all samples, or null.
+        intervals: path of the intervals of all samples, or null. records: of the per-sample file, or null.
+        untried_count: how many samples the end of a time limit left to the global bound, per eps; empty where none.
     """
 
     schema_: Literal["lipcert.regression/v1"] = Field(default="lipcert.regression/v1", alias="schema")
@@ -49,4 +51,8 @@ class RegressionReport(Document):
     scale: tuple[FiniteFloat, ...]
     seconds: Seconds
     intervals: str | None
+    per_method: tuple[StageResult, ...] = ()
+    untried_count: dict[str, Count] = Field(default_factory=dict)
+    records: str | None = None
+    provenance: Provenance | None = None
     notes: tuple[str, ...] = ()

@@ -45,7 +45,7 @@ from lipcert.robustness.stages.stage import GlobalStage
 from lipcert.robustness.summary import make_report
 from lipcert.robustness.sweep import Progress, make_pace, sweep
 from lipcert.robustness.tasks import LOGITS, ends_in_sigmoid, two_logits
-from lipcert.robustness.verdicts import Ints
+from lipcert.robustness.verdicts import Verdicts
 
 Say = Callable[[str], None]
 
@@ -97,12 +97,13 @@ def certify(
     if baseline is not None:
         baseline.require_samples(requirements, dataset.digest, chosen.shard)
     own = processes.share(chosen)
-    index = _shard(own, len(dataset))
+    index = own.rows(len(dataset))
     device = pick_device(own.device)
     plan = make_plan(network, chosen, device)
     basis = _with_lower(_bound(given, network, chosen), dataset, chosen)
     probe = dataset.images[:PROBE], dataset.labels[:PROBE]
     first = GlobalStage.probed(basis.passes(len(dataset)), basis.margins, chosen.eps, *probe)
+    first.work = plan.steps[0].work
     attacker = _attacker(network, chosen, dataset, device)
     cascade = Cascade([first, *plan.stages(chosen, attacker, clock)], chosen.eps, clock)
     heading = make_heading(network, dataset, chosen, basis, cascade.names, started)
@@ -111,7 +112,9 @@ def certify(
         todo = np.setdiff1d(index, journal.resume(dataset, index) if chosen.resume else journal.begin())
         pace = make_pace(network, chosen, plan)
         tell = None if progress is None else lambda left: progress(len(index) - left, len(index))
-        late = sweep(dataset, todo, cascade, journal, pace, tell)
+        late = sweep(
+            dataset, Verdicts.unknown(todo, dataset.labels[todo], len(chosen.eps)), cascade, journal, pace, tell
+        )
         log = journal.log()
     log, late, remarks = unite(processes, log, late, (*plan.remarks, *cascade.remarks()), (chosen.folder, chosen.shard))
     report = make_report(log, chosen.shard, None if chosen.folder is None else chosen.folder / FILE, remarks, late)
@@ -142,7 +145,7 @@ def explain(
     dataset = _fitting(network, as_dataset(data, scale, limit), chosen)
     device = pick_device(chosen.device)
     plan = make_plan(network, chosen, device)
-    samples = len(_shard(chosen, len(dataset)))
+    samples = len(chosen.rows(len(dataset)))
     return plan_document(network, chosen, plan, samples, device, make_pace(network, chosen, plan).size)
 
 
@@ -218,14 +221,6 @@ def _fitting(network: Network, dataset: Dataset, chosen: Settings) -> Dataset:
     if low < least or high > most:
         raise UsageError(f"the inputs lie in [{low:g}, {high:g}], which is not inside the box [{least:g}, {most:g}]")
     return replace(fitted, box=chosen.box)
-
-
-def _shard(chosen: Settings, total: int) -> Ints:
-    part, parts = chosen.part()
-    index = np.arange(part - 1, total, parts, dtype=np.int64)
-    if not len(index):
-        raise UsageError(f"shard {chosen.shard} of {total} samples is empty: use at most {total} shards")
-    return index
 
 
 def _with_lower(basis: Basis, dataset: Dataset, chosen: Settings) -> Basis:

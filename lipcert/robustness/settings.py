@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from lipcert.bounds.local.registry import LOCAL_METHODS
 from lipcert.bounds.registry import METHODS, VARIANTS
@@ -17,6 +21,20 @@ from lipcert.robustness.attack import Attack
 from lipcert.robustness.passes.precision import PRECISIONS
 
 CASCADE, GLOBAL = "cascade", "global"
+
+
+@dataclass(frozen=True)
+class Units:
+    """Units of inputs and outputs that are numbers.
+
+    Attributes:
+        per_input: (n,) radius of each input for eps = 1; one number, for all.
+        scale, offset: (m,) or one number: outputs count as scale * output + offset.
+    """
+
+    per_input: tuple[float, ...] = (1.0,)
+    scale: tuple[float, ...] = (1.0,)
+    offset: tuple[float, ...] = (0.0,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +74,7 @@ class Settings:
         radius: whether local methods raise each sample's certified radius by bisection, too.
         save_adversarial: whether adversarial inputs are written to `folder`.
         proofs: whether certificates of the samples that local methods certified are written to `folder`.
+        units: of a run on outputs that are numbers (`regression`); None for classes.
 
     Raises:
         UsageError: a setting is out of range.
@@ -84,6 +103,7 @@ class Settings:
     radius: bool = False
     save_adversarial: bool = False
     proofs: bool = False
+    units: Units | None = None
 
     def __post_init__(self) -> None:
         eps = tuple(sorted(float(e) for e in self.eps))
@@ -169,7 +189,7 @@ class Settings:
     @property
     def bound_seconds(self) -> float | None:
         """Seconds for an anytime bound method, and as many for the margins."""
-        share = 0.1 if self.attacks else 0.4
+        share = 0.1 if self.attacks or self.units else 0.4
         return None if self.time_limit is None else share * self.time_limit
 
     def part(self) -> tuple[int, int]:
@@ -184,6 +204,18 @@ class Settings:
         if match is None or not 1 <= int(match[1]) <= int(match[2]):
             raise UsageError(f"'{self.shard}' is not a shard: write I/N, such as 1/4 for the first of four")
         return int(match[1]), int(match[2])
+
+    def rows(self, total: int) -> npt.NDArray[np.int64]:
+        """Return the positions of the shard's samples among so many.
+
+        Raises:
+            UsageError: there are none.
+        """
+        part, parts = self.part()
+        index = np.arange(part - 1, total, parts, dtype=np.int64)
+        if not len(index):
+            raise UsageError(f"shard {self.shard} of {total} samples is empty: use at most {total} shards")
+        return index
 
     def summary(self) -> Mapping[str, str | int | float | bool | None]:
         """Return the settings that a person needs to repeat the run, as plain values."""
@@ -204,4 +236,5 @@ class Settings:
             "budget_per_sample": self.budget_per_sample,
             "top_k": self.top_k,
             "radius": self.radius,
+            **({} if self.units is None else {name: json.dumps(value) for name, value in vars(self.units).items()}),
         }

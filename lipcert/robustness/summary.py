@@ -16,6 +16,7 @@ from lipcert.robustness.verdicts import Status, Verdicts
 
 BINS = 40
 CURVE_POINTS = 101
+UNTRIED = "they count as unknown where nothing was decided"
 
 
 def make_report(
@@ -37,7 +38,7 @@ def make_report(
     heading, verdicts, total = log.heading, log.verdicts, len(log.verdicts)
     certified, attacked = verdicts.count(Status.CERTIFIED), verdicts.count(Status.ATTACKED)
     clean, lowest = int(verdicts.clean.sum()), verdicts.lowest_level()
-    stages, working = _stages(heading, verdicts, log.parts), sum(sum(p.seconds.values()) for p in log.parts.values())
+    stages, working = stages_of(heading, verdicts, log.parts), sum(sum(p.seconds.values()) for p in log.parts.values())
     return Report(
         model=heading.model,
         samples=total,
@@ -46,11 +47,11 @@ def make_report(
         clean_accuracy=clean / total,
         clean_count=clean,
         certified_accuracy=_shares(heading, certified, total),
-        certified_count=_counts(heading, certified),
+        certified_count=counts_of(heading, certified),
         empirical_robust_accuracy=_shares(heading, clean - attacked, total) if heading.attacks else {},
-        attacked_count=_counts(heading, attacked) if heading.attacks else {},
-        unknown_count=_counts(heading, verdicts.count(Status.UNKNOWN)),
-        untried_count={} if late is None or not len(late) else _counts(heading, late.count(Status.UNKNOWN)),
+        attacked_count=counts_of(heading, attacked) if heading.attacks else {},
+        unknown_count=counts_of(heading, verdicts.count(Status.UNKNOWN)),
+        untried_count={} if late is None or not len(late) else counts_of(heading, late.count(Status.UNKNOWN)),
         level=heading.level if lowest is None else lowest.label,
         method=heading.method,
         bound=heading.bound,
@@ -65,20 +66,22 @@ def make_report(
         device=", ".join(sorted({part.device for part in log.parts.values()})),
         requirements=(),
         records=None if records is None else str(records),
-        provenance=_provenance(log, shard),
-        notes=(*heading.notes, *_remarks(log, shard, remarks), *_of_time(late, records)),
+        provenance=provenance_of(log, shard),
+        notes=(*heading.notes, *remarks_of(log, shard, remarks), *time_note(late, records, UNTRIED)),
     )
 
 
-def _counts(heading: Heading, counts: np.ndarray[tuple[int], np.dtype[np.int64]]) -> dict[str, int]:
+def counts_of(heading: Heading, counts: np.ndarray[tuple[int], np.dtype[np.int64]]) -> dict[str, int]:
+    """Return counts (E,) by eps."""
     return dict(zip(heading.keys, counts.tolist(), strict=True))
 
 
 def _shares(heading: Heading, counts: np.ndarray[tuple[int], np.dtype[np.int64]], total: int) -> dict[str, float]:
-    return {key: count / total for key, count in _counts(heading, counts).items()}
+    return {key: count / total for key, count in counts_of(heading, counts).items()}
 
 
-def _stages(heading: Heading, verdicts: Verdicts, parts: Mapping[str, Part]) -> tuple[StageResult, ...]:
+def stages_of(heading: Heading, verdicts: Verdicts, parts: Mapping[str, Part]) -> tuple[StageResult, ...]:
+    """Return what each stage decided, and its seconds in all processes."""
     return tuple(
         StageResult(
             method=name,
@@ -89,14 +92,15 @@ def _stages(heading: Heading, verdicts: Verdicts, parts: Mapping[str, Part]) -> 
     )
 
 
-def _remarks(log: Log, shard: str | None, further: Sequence[str]) -> list[str]:
+def remarks_of(log: Log, shard: str | None, further: Sequence[str]) -> list[str]:
+    """Return what a reader should know of how the records came to be."""
     heading, verdicts = log.heading, log.verdicts
     found = _of_parts(list(log.parts.values()))
     found += [remark for remark in further if not any(remark in part.remarks for part in log.parts.values())]
     nothing = int((verdicts.predicted < 0).sum())
     if nothing:
         found.append(f"{nothing} samples have outputs that are not finite numbers: they count as unknown")
-    if not heading.attacks:
+    if not heading.attacks and heading.outputs is None:
         found.append("no attack was run (it is part of the method 'cascade')")
     if shard is not None:
         found.append(f"shard {shard}: this report is about its samples only; `lipcert report merge` makes one of all")
@@ -105,15 +109,12 @@ def _remarks(log: Log, shard: str | None, further: Sequence[str]) -> list[str]:
     return found
 
 
-def _of_time(late: Verdicts | None, records: Path | None) -> list[str]:
-    """Say what the end of time left open."""
+def time_note(late: Verdicts | None, records: Path | None, meaning: str) -> list[str]:
+    """Say what the end of time left open, and what that means for these samples."""
     if late is None or not len(late):
         return []
     further = "--resume goes on with them" if records is not None else "with --report DIR, --resume can go on with them"
-    return [
-        f"the time limit was over before everything was tried on {len(late)} samples: they count as unknown where "
-        f"nothing was decided; {further}"
-    ]
+    return [f"the time limit was over before everything was tried on {len(late)} samples: {meaning}; {further}"]
 
 
 def _of_parts(parts: Sequence[Part]) -> list[str]:
@@ -152,7 +153,7 @@ def _class_row(verdicts: Verdicts, label: int, keys: Sequence[str]) -> ClassRow:
     )
 
 
-def _provenance(log: Log, shard: str | None) -> Provenance:
+def provenance_of(log: Log, shard: str | None) -> Provenance:
     """Return the provenance with the first start, and with the part of the samples that was done."""
     provenance, done, total = log.heading.provenance, len(log.verdicts), log.heading.total
     if shard is None and done < total:

@@ -3,8 +3,9 @@
 Batches are small at first where stages follow the global one, which take nobody knows how long, and grow while they
 take little time: a run that is cut off loses no more than one.
 
-With a time limit there are two rounds. In the first one each sample gets its share of the time, so that what is cheap
-is tried on all of them; the second one goes on with what that left open, as long as there is time.
+With a time limit there are three rounds, so that what is cheap is tried on all samples before much time is spent on a
+few. In the first two each sample gets its share of the time: at first for stages that are known to be cheap, then for
+those of which nothing is known as well; the third one goes on with what they left open, as long as there is time.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from lipcert.robustness.data.dataset import Dataset
 from lipcert.robustness.data.streams import Images, Stream
 from lipcert.robustness.records.journal import Journal
 from lipcert.robustness.settings import Settings
-from lipcert.robustness.stages.cascade import Cascade
+from lipcert.robustness.stages.cascade import Cascade, Share
 from lipcert.robustness.stages.clock import Pace
 from lipcert.robustness.stages.plan import Plan
 from lipcert.robustness.verdicts import Ints, Verdicts
@@ -40,24 +41,24 @@ def make_pace(network: Network, settings: Settings, plan: Plan) -> Pace:
 
 
 def sweep(
-    dataset: Dataset, todo: Ints, cascade: Cascade, journal: Journal, pace: Pace, tell: Callable[[int], None] | None
+    dataset: Dataset, left: Verdicts, cascade: Cascade, journal: Journal, pace: Pace, tell: Callable[[int], None] | None
 ) -> Verdicts:
     """Decide samples and write them down; return verdicts on those that the end of time left open.
 
     Args:
-        dataset: in the network's input shape. todo: positions of the samples. cascade: decides them.
+        dataset: in the network's input shape. left: the samples to decide. cascade: decides them.
         journal: takes what is done. pace: sizes of batches. tell: called with how many samples are left.
     """
-    left = Verdicts.unknown(todo, dataset.labels[todo], len(cascade.eps))
     pending = np.ones((len(left), len(cascade.stages)), dtype=np.bool_)
-    for number in range(2 if cascade.limited else 1):
+    rounds = (math.inf, 0.0, None) if cascade.limited else (None,)
+    for unknown in rounds:
         pace.restart()
         start = 0
-        while start < len(left) and not (number and cascade.expired):
+        while start < len(left) and not (unknown != math.inf and cascade.expired):
             if tell is not None:
                 tell(int(pending.any(axis=1).sum()))
             rows, begin = np.arange(start, min(start + pace.size, len(left))), time.perf_counter()
-            share = math.inf if number else cascade.share(len(left) - start)
+            share = None if unknown is None else Share(cascade.seconds_for(len(left) - start), unknown)
             part, images = left.take(rows), _rows(dataset.images, left.index[rows])
             pending[rows] = cascade.decide(images, part, share, pending[rows])
             left.put(rows, part)

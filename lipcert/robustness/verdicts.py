@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import IntEnum
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -68,23 +69,33 @@ class Verdicts:
             level=np.full((size, count), Level.ESTIMATE, dtype=np.int8),
         )
 
-    @staticmethod
-    def join(parts: Sequence[Verdicts]) -> Verdicts:
+    @classmethod
+    def stack(cls, parts: Sequence[Self]) -> Self:
+        """Return several verdicts, all of one kind, behind each other."""
+        columns = zip(*(part.columns() for part in parts), strict=True)
+        return type(parts[0])(*(np.concatenate(column) for column in columns))
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
         """Return several verdicts as one, in the order of the data."""
-        whole = Verdicts(*(np.concatenate([getattr(part, name) for part in parts]) for name in FIELDS))
+        whole = cls.stack(parts)
         return whole.take(np.argsort(whole.index, kind="stable"))
+
+    def columns(self) -> tuple[npt.NDArray[Any], ...]:
+        """Return all that is known, one array per field."""
+        return tuple(getattr(self, field.name) for field in fields(self))
 
     def __len__(self) -> int:
         return len(self.index)
 
-    def take(self, rows: Ints | npt.NDArray[np.bool_]) -> Verdicts:
+    def take(self, rows: Ints | npt.NDArray[np.bool_]) -> Self:
         """Return a copy of some of them, given by position or mask."""
-        return Verdicts(*(getattr(self, name)[rows] for name in FIELDS))
+        return type(self)(*(column[rows] for column in self.columns()))
 
-    def put(self, rows: Ints, part: Verdicts) -> None:
+    def put(self, rows: Ints, part: Self) -> None:
         """Write some of them, taken at positions, back."""
-        for name in FIELDS:
-            getattr(self, name)[rows] = getattr(part, name)
+        for own, new in zip(self.columns(), part.columns(), strict=True):
+            own[rows] = new
 
     @property
     def clean(self) -> npt.NDArray[np.bool_]:
@@ -105,3 +116,24 @@ class Verdicts:
     def decided_by(self, stage: int) -> int:
         """Return how many samples got a verdict at any eps from this stage."""
         return int((self.stage == stage).any(axis=1).sum())
+
+
+@dataclass
+class Changes(Verdicts):
+    """What is known of N samples of a network whose m outputs are numbers; a sample is certified once it is bounded.
+
+    Attributes:
+        lower, upper: (N, E, m) of every output on the ball, in the units of the outputs.
+        change: (N, E, m) upper bounds of how far an output moves from its value at the sample.
+    """
+
+    lower: Float
+    upper: Float
+    change: Float
+
+    @staticmethod
+    def nothing(index: Ints, count: int, outputs: int) -> Changes:
+        """Return what is known of samples at `count` values of eps before anything is."""
+        known = Verdicts.unknown(index, np.zeros(len(index), dtype=np.int64), count)
+        ends = (np.full((len(index), count, outputs), sign * np.inf) for sign in (-1, 1, 1))
+        return Changes(*known.columns(), *ends)

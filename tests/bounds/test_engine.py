@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lipcert.bounds.engine import bound, claimed, compare
+from lipcert.bounds.method import Method, Proposal
 from lipcert.bounds.registry import METHODS, choose_method, find_method
 from lipcert.errors import InconclusiveError, UsageError
 from lipcert.network.operators import Softmax
 from lipcert.proof import check
+from lipcert.proof.rules.multipliers import Multipliers
 from lipcert.proof.subject import subject
 from lipcert.testing.build import RELU, chain, dense, matrices, mlp
 from lipcert.testing.zoo import zoo
@@ -49,6 +53,50 @@ def test_a_bound_is_what_its_certificate_claims() -> None:
         found = bound(network, method, norm)
         assert found.value == found.certificate.claim.bound
         assert check(found.certificate, network).valid
+
+
+def test_what_is_refused_is_followed_by_what_comes_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine proves what methods only hope for, in their order, and certifies what was proved."""
+    network = mlp(matrices(1, 4, 5, 3))
+    method, proofs = find_method("eclipse-fast"), []
+    honest, propose, prove = bound(network, "eclipse-fast"), type(method).propose, Multipliers.prove
+
+    def hopeful(self: Method, *args: Any) -> Proposal:
+        found = propose(self, *args)
+        witness = {**found.witness, "inverse_square": 1.01 * found.witness["inverse_square"]}
+        nan = {**witness, "inverse_square": np.array([np.nan])}
+        return replace(found, witness=nan, otherwise=()).or_else([replace(found, witness=witness), found])
+
+    def counted(self: Multipliers, *args: Any) -> Any:
+        proofs.append(args[-1])
+        return prove(self, *args)
+
+    monkeypatch.setattr(type(method), "propose", hopeful)
+    monkeypatch.setattr(Multipliers, "prove", counted)
+    found = bound(network, "eclipse-fast")
+    assert found.value > 0.999 * honest.value
+    assert found.certificate.witness is proofs[-1]
+    assert check(found.certificate, network).valid
+    monkeypatch.setattr(type(method), "propose", propose)
+    proofs.clear()
+    assert bound(network, "eclipse-fast").value == honest.value
+    assert len(proofs) == 1  # proved once
+
+
+def test_nothing_that_is_proposed_can_be_proved(monkeypatch: pytest.MonkeyPatch) -> None:
+    method = find_method("eclipse-fast")
+    propose = type(method).propose
+
+    def greedy(self: Method, *args: Any) -> Proposal:
+        choices = [
+            replace(choice, witness={**choice.witness, "inverse_square": 2.0 * choice.witness["inverse_square"]})
+            for choice in propose(self, *args).choices()
+        ]
+        return choices[0].or_else(choices[1:])
+
+    monkeypatch.setattr(type(method), "propose", greedy)
+    with pytest.raises(InconclusiveError, match="no bound can be derived from what 'eclipse-fast' proposed"):
+        bound(mlp(matrices(1, 4, 5, 3)), "eclipse-fast")
 
 
 def test_usage_errors_are_clear() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lipcert.bounds.engine import bound
-from lipcert.bounds.lipsdp import LipSdpStatus, solve_lipsdp
+from lipcert.bounds.lipsdp import LipSdpStatus, _layers, solve_lipsdp
 from lipcert.bounds.lipsdp._arrays import array, cholesky, to_numpy
 from lipcert.bounds.lipsdp._barrier import factor_at
 from lipcert.bounds.lipsdp._centre import Inverse, Linear, Logarithm, Point, centre
@@ -85,6 +85,20 @@ def test_layers_stay_in_the_domain(slopes):
     inverse = CentredLayers(Clock()).layer(gain, alpha, beta)
     r = 0.5 * (beta - alpha)
     assert np.linalg.eigvalsh(np.diag(inverse) - r[:, None] * gain * r)[0] > 0
+
+
+@pytest.mark.parametrize("rank", [3, 12])
+def test_the_means_of_wide_layers_find_what_others_find(rank, monkeypatch):
+    """Low rank, and conjugate gradients in the place of a factorisation: the same maximum."""
+    rng = np.random.default_rng(rank)
+    root = rng.standard_normal((12, rank))
+    root[0] *= 1e-30  # weight decay leaves such rows
+    gain, alpha, beta = root @ root.T, np.zeros(12), np.ones(12)
+    monkeypatch.setattr(_layers, "_ENOUGH", 1e-3)
+    plain = CentredLayers(Clock()).layer(gain, alpha, beta)
+    monkeypatch.setattr(_layers, "_WIDE", 4)
+    assert isinstance(_layers._gains(gain), _layers._Narrow if rank == 3 else _layers._Whole)
+    np.testing.assert_allclose(CentredLayers(Clock()).layer(gain, alpha, beta), plain, rtol=1e-3)
 
 
 @pytest.mark.parametrize("order", ["C", "F"])

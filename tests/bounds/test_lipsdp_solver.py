@@ -300,6 +300,22 @@ def test_layers_of_very_different_scales():
     assert abs(result.value / plain.value - 1) < 1e-6
 
 
+@pytest.mark.parametrize(
+    "powers", [(512, 0, 0), (0, 0, 512), (511, -511, 0), (-520, 520, 0), (512, 512, 512), (512, 0, -512)]
+)
+def test_weights_whose_squares_over_or_underflow(powers):
+    """The solver works in units of the layers; what it finds then is beyond float64, and refused in one line."""
+    weights = random_weights([4, 5, 6, 3], seed=17)
+    plain = solve_lipsdp(of_weights(weights), gap=1e-7)
+    scaled = [np.ldexp(w, e) for w, e in zip(weights, powers, strict=True)]
+    result = solve_lipsdp(of_weights(scaled), gap=1e-7)
+    with np.errstate(all="ignore"):
+        assert result.value == pytest.approx(float(np.ldexp(plain.value, sum(powers))), rel=1e-6)
+    with pytest.raises(InconclusiveError) as refusal:
+        bound(mlp(scaled), "lipsdp")
+    assert "\n" not in str(refusal.value)
+
+
 def test_deep_narrow_chain_converges():
     rng = np.random.default_rng(16)
     weights = [rng.standard_normal((6, 6)) for _ in range(41)]

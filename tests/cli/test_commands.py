@@ -11,6 +11,7 @@ import pytest
 from sample_documents import make_comparison, make_refusal, make_report
 
 from lipcert import api
+from lipcert.bounds.registry import find_method
 from lipcert.cli import diagnosis
 from lipcert.errors import Unsupported, UnsupportedError
 from lipcert.network.graph import Network
@@ -180,6 +181,29 @@ def test_compare_tells_refusals_apart_from_bounds(cli: Any, loaded: Any, monkeyp
     nothing = make_comparison().model_copy(update={"rows": (make_refusal(),)})
     monkeypatch.setattr(api, "compare", lambda network, **_: nothing)
     assert cli("compare", "m").code == 5
+
+
+def test_an_interrupted_comparison_shows_what_is_done(
+    cli: Any, loaded: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Ctrl-C in the second method: the row of the first is shown and written, under a name of its own."""
+    arguments = ("compare", "m", "--methods", "product,absolute", "--norm", "linf", "--html", "c.html")
+    (tmp_path / "c.html").write_text("an earlier page")
+
+    def stop(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(find_method("absolute")), "propose", stop)
+    found = cli(*arguments, "--json")
+    assert found.code == 130
+    assert obeys_its_schema(found.document)
+    assert [row["method"] for row in found.document["rows"]] == ["product"]
+    assert "interrupted after product" in found.err and "Traceback" not in found.err
+    assert (tmp_path / "c.html").read_text() == "an earlier page"
+    assert (tmp_path / "c.partial.html").read_text().startswith("<!DOCTYPE html>")
+    monkeypatch.setattr(type(find_method("product")), "propose", stop)
+    found = cli(*arguments)
+    assert found.code == 130 and "before the first method was done" in found.err and not found.out
 
 
 # --- certify --------------------------------------------------------------------------------------------------

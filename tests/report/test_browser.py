@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sample_documents import make_comparison, make_exhibits, make_report
+from sample_documents import make_comparison, make_exhibits, make_regression, make_report
 
-from lipcert.report.html import compare_page, report_page
+from lipcert.report.html import compare_page, regression_page, report_page
 from lipcert.results import LayerContribution, Report
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,6 +38,8 @@ PAGES = {
     "hard": lambda: report_page(hard_report(), "samples.csv"),
     "features": lambda: report_page(make_report(500).model_copy(update={"exhibits": make_exhibits(pictures=False)})),
     "bare": lambda: report_page(make_report(300).model_copy(update={"requirements": (), "attacked_count": {}})),
+    "cut": lambda: report_page(make_report(300).model_copy(update={"untried_count": {"0.1": 9, "0.3": 5, "0.5": 1}})),
+    "regression": lambda: regression_page(make_regression(), "samples.csv"),
     "comparison": lambda: compare_page(make_comparison()),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import time
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from small_networks import chain, labelled, random_chain
 
 from lipcert.bounds.local.certify import SampleCertifier
-from lipcert.bounds.local.method import Bounds, Crown
+from lipcert.bounds.local.method import Bounds, Crown, LocalMethod
 from lipcert.bounds.local.registry import find_local
 from lipcert.bounds.local.view import View
 from lipcert.errors import UsageError
@@ -24,7 +25,7 @@ from lipcert.robustness.attack import Attack, Attacker, distances
 from lipcert.robustness.certifier import certify, explain
 from lipcert.robustness.settings import Settings
 from lipcert.robustness.stages.batches import Batches, ran_out
-from lipcert.robustness.stages.cascade import Cascade
+from lipcert.robustness.stages.cascade import Cascade, Share
 from lipcert.robustness.stages.clock import Clock, Pace
 from lipcert.robustness.stages.local import radii, search
 from lipcert.robustness.stages.plan import make_plan
@@ -288,8 +289,10 @@ def _open(count):
 
 def test_a_stage_beyond_the_share_of_a_sample_is_put_off(now):
     cascade, images = _cascade(now, (1.0, 5.0), 1000.0), np.zeros((4, 1), np.float32)
+    assert (cascade.decide(images, _open(4), Share(3.0, math.inf)) == [[False, True, True]] * 4).all()  # unknown
+    cascade.stages[0].seen.clear()
     assert not cascade.decide(images, _open(4)).any()  # nothing is known of the stages: they are run
-    pending = cascade.decide(images, _open(4), share=3.0)
+    pending = cascade.decide(images, _open(4), share=Share(3.0))
     np.testing.assert_array_equal(pending, [[False, False, True]] * 4)
     assert [stage.seen for stage in cascade.stages] == [[4, 4], [4, 4], [4]]
     assert not cascade.decide(images, _open(4), pending=pending).any()  # only what was put off
@@ -324,13 +327,13 @@ def test_batches_end_before_the_time_is_over(now):
 def test_what_is_cheap_is_tried_on_all_samples_before_time_is_spent_on_few(case, tmp_path, monkeypatch):
     """Each sample of a slow stage takes a fifth of the time limit; attacks reach all samples all the same."""
     limit, whole = 4.0, _run(case)
-    original = Prover.levels
+    original = LocalMethod.bound
 
-    def slow(self, balls):
-        time.sleep(limit / 5 * len(balls))
-        return original(self, balls)
+    def slow(self, view, ball, labels):
+        time.sleep(limit / 5 * len(labels))
+        return original(self, view, ball, labels)
 
-    monkeypatch.setattr(Prover, "levels", slow)
+    monkeypatch.setattr(LocalMethod, "bound", slow)
     cut = _run(case, folder=tmp_path, time_limit=limit)
     assert cut.untried_count["0.3"] > 0 and cut.attacked_count["0.3"] > 0.5 * whole.attacked_count["0.3"]
     assert cut.seconds < 2.0 * limit

@@ -102,10 +102,10 @@ def test_what_does_not_fit_is_refused(inputs, units, word):
 
 def test_inputs_are_read(tmp_path):
     np.savez(tmp_path / "a.npz", inputs=np.arange(6, dtype=np.uint8).reshape(3, 2))
-    np.testing.assert_array_equal(load_inputs(tmp_path / "a.npz", 0.5, 2), [[0.0, 0.5], [1.0, 1.5]])
-    np.testing.assert_array_equal(load_inputs(tmp_path / "a.npz", limit=1), [[0.0, 1.0 / 255.0]])
+    np.testing.assert_array_equal(load_inputs(tmp_path / "a.npz", 0.5, 2).images, [[0.0, 0.5], [1.0, 1.5]])
+    np.testing.assert_array_equal(load_inputs(tmp_path / "a.npz", limit=1).images, [[0.0, 1.0 / 255.0]])
     np.savez(tmp_path / "real.npz", inputs=np.array([[0.0, 255.0]]))
-    np.testing.assert_array_equal(load_inputs(tmp_path / "real.npz"), [[0.0, 255.0]])
+    np.testing.assert_array_equal(load_inputs(tmp_path / "real.npz").images, [[0.0, 255.0]])
     for scale in (0.0, -1.0):
         with pytest.raises(UsageError, match="scale"):
             load_inputs(tmp_path / "a.npz", scale)
@@ -146,13 +146,12 @@ def test_what_is_about_classes_does_not_go_with_numbers(tmp_path, capsys, monkey
     monkeypatch.chdir(tmp_path)
     np.savez("a.npz", inputs=np.zeros((2, 4)))
     for extra in (
-        ("--shard", "1/2"),
         ("--level", "numerical"),
         ("--explain",),
         ("--method", "crown"),
-        ("--time-limit", "3"),
+        ("--device", "cuda"),
         ("--top-k", "2"),
-        ("--parquet", "--report", "r"),
+        ("--figures", "--report", "r"),
     ):
         assert app.run(["certify", "m.onnx", "--data", "a.npz", "--eps", "1", "--task", "regression", *extra]) == 2
         assert "--task regression" in capsys.readouterr().err
@@ -165,3 +164,73 @@ def test_what_is_about_numbers_does_not_go_with_classes(tmp_path, capsys, monkey
         for extra in ((), ("--explain",)):
             assert app.run(["certify", "m.onnx", "--data", "a.npz", "--eps", "1", name, "2", *extra]) == 2
             assert f"{name} is about outputs that are numbers" in capsys.readouterr().err
+
+
+# --- records ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small():
+    network = random_chain(1, (4, 9, 9, 3))
+    return network, np.random.default_rng(0).normal(size=(12, 4))
+
+
+def _saved(folder):
+    with np.load(folder / "intervals.npz") as found:
+        return {name: found[name] for name in found.files}
+
+
+def test_a_run_that_was_cut_off_goes_on(small, tmp_path):
+    network, inputs = small
+    whole = bound_changes(network, inputs, eps=(0.1, 0.3), folder=tmp_path)
+    before, records = _saved(tmp_path), tmp_path / "records.jsonl"
+    lines = records.read_bytes().splitlines(keepends=True)
+    kept = next(k for k, line in enumerate(lines) if b'"part"' in line) + 1
+    records.write_bytes(b"".join(lines[:kept]) + lines[kept][:40])  # a batch, and a torn line
+    again = bound_changes(network, inputs, eps=(0.1, 0.3), folder=tmp_path, resume=True)
+    assert again.samples == whole.samples == 12 and again.changes.keys() == whole.changes.keys()
+    after = _saved(tmp_path)
+    np.testing.assert_array_equal(after["index"], np.arange(12))
+    np.testing.assert_array_equal(after["lower"][:, :1], before["lower"][:, :1])  # that batch is not done again
+    np.testing.assert_allclose(after["change"], before["change"], rtol=0.05)
+    with pytest.raises(UsageError, match="another model or settings"):
+        bound_changes(network, inputs, eps=(0.1,), folder=tmp_path, resume=True)
+    other = inputs + 1e-9  # float64 tells them apart
+    with pytest.raises(UsageError, match="sample 0"):
+        bound_changes(network, other, eps=(0.1, 0.3), folder=tmp_path, resume=True)
+
+
+def test_shards_are_a_partition(small, tmp_path, capsys, monkeypatch):
+    network, inputs = small
+    monkeypatch.chdir(tmp_path)
+    for k in (1, 2):
+        part = bound_changes(network, inputs, eps=(0.1,), shard=f"{k}/2", folder=tmp_path / f"{k}")
+        assert part.samples == 6 and any("shard" in note for note in part.notes)
+    assert app.run(["report", "merge", "1", "2", "1", "--out", "whole", "--json"]) == 0
+    merged = RegressionReport.model_validate_json(capsys.readouterr().out)
+    assert merged.samples == 12 and (tmp_path / "whole" / "report.html").read_text().startswith("<!DOCTYPE html>")
+    parts, whole = (_saved(tmp_path / name) for name in ("1", "whole"))
+    np.testing.assert_array_equal(whole["upper"][:, ::2], parts["upper"])
+    assert merged.changes["0.1"][0].largest == whole["change"][0, :, 0].max()
+    assert app.run(["report", "merge", "1", "--out", "half", "--require", "certified_accuracy@0.1 >= 0"]) == 2
+    assert "requirements are about classes" in capsys.readouterr().err
+
+
+def test_what_the_time_limit_leaves_has_the_global_bound(small, tmp_path):
+    network, inputs = small
+    cut = bound_changes(network, inputs, eps=(0.1,), folder=tmp_path, time_limit=0.0)
+    assert cut.untried_count == {"0.1": 12} and any("they have the global bound" in note for note in cut.notes)
+    whole = bound_changes(network, inputs, eps=(0.1,), folder=tmp_path, resume=True)
+    assert not whole.untried_count
+    for one, other in zip(cut.changes["0.1"], whole.changes["0.1"], strict=True):
+        assert one.largest >= other.largest > 0 and one.lower <= other.lower <= other.upper <= one.upper
+
+
+def test_radii_as_wide_as_the_data_are_noticed(small):
+    network, said = small[0], []
+    inputs = np.random.default_rng(0).uniform(size=(30, 4))
+    bound_changes(network, inputs, eps=(0.1,), say=said.append)
+    assert not said
+    units = Units(per_input=(0.1, 20.0, 0.1, 0.1))
+    report = bound_changes(network, inputs, eps=(0.1,), units=units, say=said.append)
+    assert len(said) == 1 and "radius of input 1 is 2" in said[0] and said[0] in report.notes

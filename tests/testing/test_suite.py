@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from lipcert.bounds import method as method_module
 from lipcert.bounds.method import Method, Proposal
 from lipcert.bounds.product import Product
 from lipcert.bounds.registry import find_method
@@ -16,7 +17,7 @@ from lipcert.network.activations import TABLE
 from lipcert.network.graph import Network
 from lipcert.proof.claims import Norm
 from lipcert.proof.rules import RULES, Derivation
-from lipcert.testing import check_method, check_order, conformance
+from lipcert.testing import check_method, check_order
 from lipcert.testing.build import matrices, mlp
 from lipcert.testing.truth import is_countable, jacobians_of, lower_bound, region_points
 from lipcert.testing.zoo import zoo
@@ -47,7 +48,7 @@ class Shrinking:
 
 
 def test_a_bound_below_the_truth_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conformance, "RULES", {**RULES, "wrong/v1": Shrinking()})
+    monkeypatch.setattr(method_module, "RULES", {**RULES, "wrong/v1": Shrinking()})
     with pytest.raises(AssertionError, match="below the true constant"):
         check_method(Faulty(lambda p: replace(p, rule="wrong/v1")))
 
@@ -65,7 +66,7 @@ def test_an_absolute_epsilon_is_caught() -> None:
 
 def test_a_certificate_that_does_not_check_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     generous = type("Generous", (), {"derive": lambda self, *a: Derivation(2 * RULES["product/v1"].derive(*a).bound)})
-    monkeypatch.setattr(conformance, "RULES", {**RULES, "unknown/v1": generous()})
+    monkeypatch.setattr(method_module, "RULES", {**RULES, "unknown/v1": generous()})
     with pytest.raises(AssertionError, match="the checker rejects"):
         check_method(Faulty(lambda p: replace(p, rule="unknown/v1")))
 

@@ -28,6 +28,11 @@ def array(values: Float, device: str) -> Array:
     return values if device == "cpu" else torch.tensor(values, device=device)
 
 
+def like(values: Float, other: Array) -> Array:
+    """The numbers where another array is."""
+    return values if isinstance(other, np.ndarray) else torch.tensor(values, device=other.device)
+
+
 def to_numpy(a: Array) -> Float:
     """The same numbers in numpy."""
     return np.asarray(a if isinstance(a, np.ndarray) else a.cpu().numpy(), dtype=np.float64)

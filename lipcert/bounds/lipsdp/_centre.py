@@ -72,11 +72,18 @@ class Linear:
         return 0.0
 
 
+class Solves(Protocol):
+    """A positive definite matrix, as far as systems with it are solved."""
+
+    def solve(self, rhs: Array) -> Array:
+        """Its inverse times one vector."""
+
+
 @dataclass(frozen=True)
 class Inverse:
     """About the inverse Hessian: that of one point, and the secant pairs (s, y, 1 / s'y) since then."""
 
-    schur: Schur
+    schur: Solves
     pairs: list[tuple[Array, Array, float]] = field(default_factory=list)
 
     def learn(self, step: Array, change: Array) -> None:

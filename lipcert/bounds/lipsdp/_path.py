@@ -20,8 +20,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
+from lipcert.bounds.chain import top_eigenvalue
 from lipcert.bounds.lipsdp._arrays import Array, copy, join, to_numpy, zeros
 from lipcert.bounds.lipsdp._barrier import factor_at, positive
 from lipcert.bounds.lipsdp._centre import Inverse, Linear, Point, approach
@@ -64,7 +63,7 @@ def best_f(system: System, lam: Array) -> float:
     if factor is None:
         return 0.0
     half = factor.half(system.output_groups())
-    return 1.0 / float(np.linalg.eigvalsh(to_numpy(half.T @ half))[-1])
+    return 1.0 / top_eigenvalue(to_numpy(half.T @ half))
 
 
 def follow(system: System, y: Array, best: Best, gap: float, progress: Callable[[Best], None]) -> LipSdpStatus:

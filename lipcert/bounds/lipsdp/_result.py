@@ -18,6 +18,7 @@ class LipSdpStatus(StrEnum):
     ITERATION_LIMIT = "iteration_limit"
     LINEAR = "linear"
     CONSTANT = "constant"
+    GRADIENTS = "gradients"
 
     @property
     def text(self) -> str:
@@ -26,6 +27,8 @@ class LipSdpStatus(StrEnum):
 
 
 _TEXTS = {
+    LipSdpStatus.GRADIENTS: "a method of gradients alone, for networks and time limits that leave no time for another;"
+    " the multipliers are valid, how far from the best ones is not known",
     LipSdpStatus.OPTIMAL: "the requested duality gap was reached",
     LipSdpStatus.TIME_LIMIT: "the time limit was reached; the multipliers are valid but can be improved with more time",
     LipSdpStatus.NUMERICAL_LIMIT: "float64 allows no further progress; the multipliers are valid, see the gap",

@@ -47,6 +47,7 @@ class Progress:
     seconds: float
 
 
+@np.errstate(all="ignore")  # what is not finite is no factor, and no multiplier that proves anything
 def solve_lipsdp(
     lifted: Lifted,
     *,
@@ -77,7 +78,7 @@ def solve_lipsdp(
 
     def result(lam: list[Float], best: Best, status: LipSdpStatus) -> LipSdpResult:
         full = restore(reduced, lifted, lam, best.f)
-        value, primal = (math.ldexp(f**-0.5, exponent) for f in (best.f, best.f_above))
+        value, primal = (float(np.ldexp(f**-0.5, exponent)) for f in (best.f, best.f_above))
         return LipSdpResult(full, value, primal, best.gap, best.iterations, clock.seconds, status)
 
     small = reduced.small
@@ -89,10 +90,9 @@ def solve_lipsdp(
 
     def tell(iteration: int, value: float, distance: float) -> None:
         if progress is not None:
-            progress(Progress(iteration, math.ldexp(value, exponent), distance, clock.seconds))
+            progress(Progress(iteration, float(np.ldexp(value, exponent)), distance, clock.seconds))
 
-    with np.errstate(all="ignore"):  # what is not finite is no factor, and no multiplier that proves anything
-        return result(*_optimise(small, gap, tell, clock, device))
+    return result(*_optimise(small, gap, tell, clock, device))
 
 
 def _optimise(
@@ -102,7 +102,8 @@ def _optimise(
     kappa = System.of(lifted, clock, device).degree / _FIRST_GAP
     begin = start(lifted, Plan(kappa, clock, device))
     y, steps = centre(begin.system, begin.y, Logarithm(kappa))
-    best = Best(copy(y[:-1]), best_f(begin.system, y[:-1]), iterations=steps)
+    f, lam = max(((best_f(begin.system, point[:-1]), point[:-1]) for point in (begin.y, y)), key=lambda pair: pair[0])
+    best = Best(copy(lam), f, iterations=steps)
 
     def report(now: Best) -> None:
         tell(now.iterations, (now.f * begin.unit) ** -0.5, now.gap)

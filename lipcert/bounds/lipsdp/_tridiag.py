@@ -61,6 +61,19 @@ class Factor:
             solved.append(solve_lower(root, rest))
         return join(solved)
 
+    def back(self, right: Array) -> Blocks:
+        """L'^-1 B, block by block."""
+        solved: Blocks = []
+        end = len(right)
+        for k in range(len(self.pivots) - 1, -1, -1):
+            start = end - len(self.pivots[k])
+            rest = right[start:end]
+            if solved:
+                rest = rest - self.links[k].T @ solved[-1]
+            solved.append(solve_upper(self.pivots[k], rest))
+            end = start
+        return solved[::-1]
+
 
 def factorise(z: Band) -> Factor | None:
     """Block Cholesky (1); None where Z is not positive definite (or not finite)."""

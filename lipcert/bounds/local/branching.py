@@ -1,5 +1,8 @@
 """`branching`: regions cut at kinks of unstable neurons until every part is proved (branch and bound).
 
+On l2 balls, networks whose activations have one kink each go to `trees`: its bounds of whole balls are so good that
+cuts are rare, and they can be derived again at level verified. All else goes on as follows.
+
 A sample is certified when all parts of its region are. Samples with few open parts go first, so that a batch gives up
 on the hopeless ones last; on one sample, parts with the worst margins go first. Every step handles parts of many
 samples at once. What stays open when the budget is spent keeps the bounds found so far: they hold.
@@ -11,38 +14,27 @@ Source: Bunel et al. 2020; bounds on parts: `domains`.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from lipcert.bounds.local import anchored, crown
-from lipcert.bounds.local.anchored import Anchored
+from lipcert.bounds.local import crown
+from lipcert.bounds.local.anchored import Anchored, search_margins
 from lipcert.bounds.local.crown import relax_network
 from lipcert.bounds.local.domains import Domains, bounded, split, whole
+from lipcert.bounds.local.kinks import obstacle
 from lipcert.bounds.local.method import Bounds
 from lipcert.bounds.local.region import Ball
+from lipcert.bounds.local.tree_proposal import proposed
+from lipcert.bounds.local.trees import Budget as Budget
+from lipcert.bounds.local.trees import grow, raised
 from lipcert.bounds.local.view import View
 from lipcert.proof.claims import NORMS, Norm
+from lipcert.proof.local import Proposal
 
 AT_ONCE = 64  # parts that are cut in one step
 LEAF_STEPS = 200  # of the optimiser, on parts whose neurons are all linear
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What branching may cost.
-
-    Attributes:
-        parts: of one sample, cut altogether.
-        seconds: per sample of a batch; infinite for results that do not depend on the machine.
-        steps: of the optimisers, on every part.
-    """
-
-    parts: int = 2000
-    seconds: float = 2.0
-    steps: int = 4
 
 
 def margins(view: View, ball: Ball, labels: Tensor, known: Domains, budget: Budget) -> Tensor:
@@ -118,9 +110,9 @@ class Branching(Anchored):
     """
 
     name: ClassVar[str] = "branching"
-    summary: ClassVar[str] = "branch and bound over unstable neurons, with multipliers and linear bounds on every part"
+    summary: ClassVar[str] = "ellipsoids with cuts for every margin, and branch and bound over unstable neurons"
     norms: ClassVar[frozenset[Norm]] = frozenset(NORMS)
-    rule: ClassVar[str | None] = None  # bounds on parts have no verified form
+    rule: ClassVar[str | None] = "local-parts/v1"
     cost: ClassVar[str] = "up to two seconds per sample that is still open"
 
     def __init__(self, budget: Budget | None = None) -> None:
@@ -129,6 +121,17 @@ class Branching(Anchored):
 
     def _bound(self, view: View, ball: Ball, labels: Tensor) -> Bounds:
         relaxed = relax_network(view, ball)
-        l2 = ball.norm == "l2"
-        found = anchored.margins(relaxed, labels, self.steps) if l2 else crown.margins(relaxed, labels)
-        return Bounds(margins(view, ball, labels, whole(view, relaxed, found), self.budget))
+        if ball.norm != "l2":
+            known = crown.margins(relaxed, labels)
+            return Bounds(margins(view, ball, labels, whole(view, relaxed, known), self.budget))
+        first = search_margins(relaxed, labels, self.steps)
+        if obstacle(view) is not None:
+            found = margins(view, ball, labels, whole(view, relaxed, first.lows), self.budget)
+            return Bounds(found, lambda some: Proposal(multipliers=first.multipliers(some, view), norms=view.norms))
+        grown = grow(relaxed, labels, first.lows, self.budget)
+
+        def suggest(some: Tensor) -> Proposal:
+            parts = proposed(view, grown, some)
+            return Proposal(multipliers=first.multipliers(some, view), norms=view.norms, parts=parts)
+
+        return Bounds(raised(first.lows, grown), suggest)

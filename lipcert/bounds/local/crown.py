@@ -21,8 +21,11 @@ from lipcert.bounds.local.margins import differences, margins_on_boxes
 from lipcert.bounds.local.region import Ball
 from lipcert.bounds.local.relaxations import Box, Relaxation, relax
 from lipcert.bounds.local.second_look import look_twice
+from lipcert.bounds.local.tiled import Tiled
 from lipcert.bounds.local.view import View
 from lipcert.network.operators import Activation, Affine, Elementwise, Reshape
+
+_MANY = 16  # entries of one sample, from which functions that share rectangles pay
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ def relax_network(
         known: boxes of some nodes that hold too.
     """
     grown, relaxations = Boxes(view, ball), dict[int, Relaxation]()
+    tiled = Tiled(view, ball, grown.found, relaxations)
     read, narrowed = set(view.nonlinear_inputs), torch.zeros_like(ball.centre.flatten(1)[:, 0], dtype=torch.bool)
     for _ in view.nodes[1:]:
         index = grown.grow()
@@ -71,7 +75,14 @@ def relax_network(
         if isinstance(view.nodes[index].op, Activation):
             relaxations[index] = relax(view, index, grown.inputs(index), grown.found[index])
         if index in read and not _is_tight(view, ball, index):
-            narrowed = narrowed | _narrow(grown, relaxations, index, ways.get(index, PLAIN))
+            mask = undecided(view, index, grown.found[index])
+            narrowed = narrowed | mask.any(dim=1)
+            if index not in ways and tiled.serves(index):
+                many = mask.sum(dim=1, keepdim=True) >= _MANY
+                grown.narrow(index, *tiled.narrowed(index, mask & many))
+                mask = mask & ~many
+            if mask.any():
+                _narrow(grown, relaxations, index, (mask, ways.get(index, PLAIN)))
     return Relaxed(view, ball, grown.found, relaxations, narrowed)
 
 
@@ -147,22 +158,17 @@ def _behind_reshapes(view: View, index: int) -> int:
     return index
 
 
-def _narrow(grown: Boxes, relaxations: dict[int, Relaxation], index: int, way: Pass) -> Tensor:
-    """Narrow the box of a node by a backward pass, at its undecided entries; return (B,) where there are any.
+def _narrow(grown: Boxes, relaxations: dict[int, Relaxation], index: int, how: tuple[Tensor, Pass]) -> None:
+    """Narrow the box of a node by a backward pass, at the entries of a mask (B, size).
 
     Each sample has rows for as many entries as the one with most; what it does not need is not used, so that a bound
     does not depend on the other samples.
     """
-    low, high = grown.found[index]
-    mask = undecided(grown.view, index, (low, high))
-    count = int(mask.sum(dim=1).amax())
-    if count == 0:
-        return mask.any(dim=1)
-    rows = mask.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :count]
+    (low, high), (mask, way) = grown.found[index], how
+    rows = mask.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, : int(mask.sum(dim=1).amax())]
     found = bounds_of(grown.view, grown.ball, relaxations, index, rows, way)
     ends = (
         torch.where(mask, end.flatten(1).scatter(1, rows, new), end.flatten(1)).reshape(low.shape)
         for end, new in zip((low, high), found, strict=True)
     )
     grown.narrow(index, *ends)
-    return mask.any(dim=1)

@@ -24,12 +24,13 @@ from lipcert.bounds.local.gradient_lines import gradient_boxes, largest
 from lipcert.bounds.local.gradients import Gradients
 from lipcert.bounds.local.margins import differences, margins_on_boxes, outputs, proved
 from lipcert.bounds.local.masked_norms import matrix_norms
-from lipcert.bounds.local.method import Bounds, LocalMethod
+from lipcert.bounds.local.method import Bounds, LocalMethod, layer_norms
 from lipcert.bounds.local.pruning import any_two, from_centre, sectors_of
 from lipcert.bounds.local.region import Ball
 from lipcert.bounds.local.view import View
 from lipcert.network.operators import Softmax
 from lipcert.proof.claims import Norm
+from lipcert.proof.local import NOTHING, Proposal
 
 _COPIES = 24  # tensors of the size of the coefficients that live at once
 
@@ -138,6 +139,7 @@ class JacobianBounds(LocalMethod):
 
     name: ClassVar[str] = "jacobian"
     summary: ClassVar[str] = "bounds of the Jacobian around the sample, entry by entry and through the backward pass"
+    rule: ClassVar[str | None] = "local-gradients/v1"
     cost: ClassVar[str] = "that of CROWN and two passes per rival, on small networks as many as there are inputs"
 
     def refuses(self, view: View, norm: Norm) -> str | None:
@@ -150,4 +152,6 @@ class JacobianBounds(LocalMethod):
         sectors = sectors_of(view, from_centre, boxes, view.trace(ball.centre))
         changes = [least_changes(gradient_boxes(view, boxes, sectors, part), ball) for part in _split(view, rows)]
         at_centre = (rows.flatten(2) @ view(ball.centre)[..., None])[..., 0]
-        return Bounds(torch.maximum(margins_on_boxes(view, boxes, labels), at_centre + torch.cat(changes, dim=1)))
+        found = torch.maximum(margins_on_boxes(view, boxes, labels), at_centre + torch.cat(changes, dim=1))
+        norms = layer_norms(view, ball)
+        return Bounds(found, lambda samples: Proposal(norms=norms) if norms else NOTHING)

@@ -7,10 +7,14 @@ q.d >= sum_i min(q_i a_i, q_i b_i) (box a <= d <= b), so
 
     min c.d >= -eps ||p||_2 + sum_i min(q_i a_i, q_i b_i)        for every split.
 
-The best split comes from the minimiser d = clip(-t c, a, b) with t >= 0 such that ||d|| = eps: p = -d / t, which is
-c where nothing is clipped. t solves ||d(t)|| = eps; with the clipped coordinates fixed it is
-t^2 = (eps^2 - sum_clipped d_i^2) / sum_free c_i^2, and repeating this never overshoots: t rises, and more coordinates
-are clipped. Whatever t it stops at, the bound holds.
+The best split comes from the minimiser d = clip(-t c, a, b) with t > 0 such that ||d|| = eps: p = -d / t, which is
+c where nothing is clipped. Then q has the sign that holds d_i at its end, or is zero: the bound is
+
+    q.d - eps ||p||  =  c.d + (||d|| - eps) ||d|| / t.
+
+||d(t)|| is concave in t and 0 at 0, so the step t -> t eps / ||d(t)||, from t = eps / ||c|| on, never passes the best
+t; nor does the step to where ||d|| = eps if nothing more were clipped, which costs more and leads farther where much is
+clipped. Whatever t it stops at, the bound holds. Held fixed, d and ||d|| / t are its derivatives in c and -eps.
 """
 
 from __future__ import annotations
@@ -26,7 +30,9 @@ from lipcert.bounds.local.products import products
 from lipcert.errors import UsageError
 from lipcert.proof.claims import NORMS, Norm
 
-_SPLITS = 6  # updates of t
+_SPLITS = 6  # steps of t
+_SCALED = 2  # steps by scaling; longer ones follow
+_CLOSE = 0.995  # of eps, from which a step of t is not worth it: what it gains is of second order
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,23 +173,24 @@ def split_minimum(c: Tensor, low: Tensor, high: Tensor, eps: Tensor) -> Tensor:
         low, high: (B, 1 or S, n), low <= 0 <= high.
         eps: (B, 1), not negative.
     """
-    tiny = torch.finfo(c.dtype).tiny
+    info = torch.finfo(c.dtype)
     with torch.no_grad():
-        t = eps / _length(c).clamp(min=tiny)
-        for _ in range(_SPLITS):
-            wanted = -t[..., None] * c
-            free = (wanted > low) & (wanted < high)
+        t = (eps / _length(c).clamp(min=info.tiny)).clamp(info.tiny, info.tiny**-0.5)  # eps may be zero
+        for step in range(_SPLITS + 1):
+            wanted = c * -t[..., None]
             d = torch.clamp(wanted, low, high)
-            room = eps.square() - torch.where(free, 0.0, d).square().sum(dim=2)
-            left = torch.where(free, c, 0.0).square().sum(dim=2)
-            t = torch.where((room > 0) & (left > 0), (room / left.clamp(min=tiny)).sqrt(), t)
-        share = torch.clamp(-t[..., None] * c, low, high) / -t[..., None].clamp(min=tiny)
-        share = torch.where(t[..., None] > 0, share, c)
-    # |p_i| <= |c_i| with the sign of c_i: as a fraction of c it can be differentiated with the split held fixed
-    fraction = torch.where(c != 0, share / torch.where(c != 0, c, 1.0), 1.0).clamp(0.0, 1.0).detach()
-    corner = torch.where(c > 0, low, torch.where(c < 0, high, 0.0))
-    fraction = torch.where((_length(corner) <= eps)[..., None], 0.0, fraction)  # the whole box is in reach
-    p = fraction * c
-    q = c - p
-    within_box: Tensor = torch.minimum(q * low, q * high).sum(dim=2)
-    return within_box - eps * _length(p)
+            size = _length(d)
+            short = (size > 0) & (size < _CLOSE * eps)
+            if step == _SPLITS or not bool(short.any()):
+                break
+            farther = t * (eps / torch.where(short, size, 1.0))
+            if step >= _SCALED:
+                left = torch.where(d == wanted, c, 0.0).square().sum(dim=2)
+                room = eps.square() - size.square() + t.square() * left
+                farther = torch.maximum(farther, (room / left.clamp(min=info.tiny)).clamp(min=0.0).sqrt())
+            t = torch.where(short, farther.clamp(max=info.tiny**-0.5), t)
+        near = _length(torch.minimum(-low, high)) <= eps  # a corner of the box may be in reach
+    found: Tensor = (c * d).sum(dim=2) + size / t * (size - eps)
+    if not bool(near.any()):
+        return found
+    return torch.where(near, torch.maximum(found, torch.minimum(c * low, c * high).sum(dim=2)), found)

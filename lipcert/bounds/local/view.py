@@ -22,6 +22,7 @@ from lipcert.network.graph import Network
 from lipcert.network.normal import normal_form, strip_softmax
 from lipcert.network.operators import Affine, Elementwise
 from lipcert.proof.claims import Norm
+from lipcert.proof.local.boxes import Steps
 from lipcert.proof.refusal import Refused
 from lipcert.proof.rules import RULES
 from lipcert.proof.rules.base import Step
@@ -82,6 +83,14 @@ class View:
     def place(self, images: Float | Tensor) -> Tensor:
         """Return numbers as a tensor of this view's device and dtype."""
         return self._place(images) if isinstance(images, np.ndarray) else images.to(self.device, self.dtype)
+
+    @cached_property
+    def steps(self) -> Steps | None:
+        """The network as `proof.local` prepares it, None where it refuses."""
+        try:
+            return Steps(self.network)
+        except Refused:
+            return None
 
     @property
     def classes(self) -> int:

@@ -15,6 +15,7 @@ from lipcert.proof.exact.balls import Ball, balls, upper
 from lipcert.proof.exact.definite import PRECISIONS, is_definite
 from lipcert.proof.exact.multipliers import Blocks, Form, Term, bound_of, lowered, require_inequality, terms
 from lipcert.proof.lifted import Lifted, lift
+from lipcert.proof.linear_neurons import without_linear
 from lipcert.proof.refusal import Refused
 from lipcert.proof.rules.base import Derivation, Rule
 from lipcert.proof.rules.directions import Directions, read_sets, towards
@@ -29,7 +30,7 @@ class ExactDirections(Rule):
 
     def prove(self, network: Network, norm: Norm, witness: Witness) -> Derivation:
         """Derive a bound of the whole output and of all margins; cost: 2 + k eliminations."""
-        lifted = lift(network)
+        lifted = without_linear(lift(network))
         sets, gram, pairs = read_sets(lifted, witness)
         multipliers, bound = _proved(lifted, sets[0])
         _require_gram(Form.of(lifted), multipliers, gram)

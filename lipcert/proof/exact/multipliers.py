@@ -24,6 +24,7 @@ from lipcert.proof.claims import Norm
 from lipcert.proof.exact.balls import Ball, Balls, Matrix, absolute, diagonal, scale_rows, upper
 from lipcert.proof.exact.definite import PRECISIONS, is_definite
 from lipcert.proof.lifted import Lifted, lift
+from lipcert.proof.linear_neurons import without_linear
 from lipcert.proof.refusal import Refused
 from lipcert.proof.rules.base import Derivation, Rule
 from lipcert.proof.rules.multipliers import Multipliers, read_witness
@@ -41,7 +42,7 @@ class ExactMultipliers(Rule):
 
     def prove(self, network: Network, norm: Norm, witness: Witness) -> Derivation:
         """Derive F^(-1/2), rounded up, if the matrix inequality holds at F."""
-        lifted = lift(network)
+        lifted = without_linear(lift(network))
         multipliers, target = read_witness(lifted, witness)
         require_inequality(Form.of(lifted), multipliers, target)
         return Derivation(upper(bound_of(target)))

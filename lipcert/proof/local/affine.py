@@ -60,6 +60,7 @@ class AffineStep:
         self._radius = None if numbers is None else numbers.rad
         self.bias = np.zeros(node.shape) if constant is None else np.broadcast_to(constant.mid, node.shape)
         self._bias_radius = 0.0 if constant is None else constant.radius
+        self._matrices: dict[np.dtype[np.float64], Float | None] = {}
 
     @cached_property
     def has_bias(self) -> bool:
@@ -71,12 +72,20 @@ class AffineStep:
         """W^ as the operator stores it, None where its structure says it all."""
         return self._weight
 
-    @cached_property
-    def transposed(self) -> Float | None:
-        """W^' as a matrix, where functions are sent back by matrix products; else None.
+    def transposed(self, dtype: np.dtype[np.float64]) -> Float | None:
+        """Return W^' as a matrix, where functions are sent back by matrix products; else None. Made once.
 
         Of a dense layer (in, out); of a convolution over two axes (kernel rows * columns * in, out).
+
+        Args:
+            dtype: float64; where nothing is proved, float32 too.
         """
+        if dtype not in self._matrices:
+            matrix = self._matrix()
+            self._matrices[dtype] = None if matrix is None else matrix.astype(dtype, copy=False)
+        return self._matrices[dtype]
+
+    def _matrix(self) -> Float | None:
         op = self.op
         if isinstance(op, Dense) and len(self.source) == 1 and self._weight is not None:
             return self._weight.T
@@ -128,6 +137,34 @@ class AffineStep:
         flat = apply_adjoint(self.op, a.reshape(-1, *self.target), self._weight, self.source)
         return flat.reshape(*a.shape[:2], -1)
 
+    def box_adjoint(self, low: Float, high: Float) -> Box:
+        """Return the box of W' y from that of y, (B, *target)."""
+        if self.moves and self.terms <= 1:
+            return self._apply_adjoint(low, None), self._apply_adjoint(high, None)
+        mid, radius = middle(low, high)
+        count = self.terms + 2
+        spread = radius + gamma(count) * np.abs(mid)
+        total = self._apply_adjoint(np.where(spread == 0, 0.0, round_up(spread, 4)), self._size)
+        if self._radius is not None:
+            total = total + self._apply_adjoint(round_up(np.abs(mid) + radius), self._radius)
+        value, error = self._apply_adjoint(mid, self._weight), over(total, 3 * count + 8)
+        return below(value, error), above(value, error)
+
+    def image(self, a: Float) -> Float:
+        """Return fl(W^ a) of the shape (B, S, m) for a (B, S, n)."""
+        return self._apply(a.reshape(-1, *self.source), self._weight).reshape(*a.shape[:2], -1)
+
+    def charge_image(self, magnitude: Float) -> Float:
+        """Return (B, n) what fl(W^ a).y may differ from y.W a for each unit of |a|, if |y| <= magnitude (B, *target).
+
+        But for underflow, which costs `row_terms` TINY for each unit of the magnitude.
+        """
+        terms = row_terms(self.op) + 2
+        total = gamma(terms) * self._apply_adjoint(magnitude, self._size)
+        if self._radius is not None:
+            total = total + self._apply_adjoint(magnitude, self._radius)
+        return over(total, 3 * self.terms + 8).reshape(len(magnitude), -1)
+
     def rows(self, index: Places) -> Float | None:
         """Return rows (B, S, n) of W^ at positions (B, S), or None where they are not at hand; nothing is rounded."""
         if isinstance(self.op, Dense) and len(self.source) == 1:
@@ -157,7 +194,7 @@ class AffineStep:
 
     def magnify_adjoint(self, y: Float) -> Float:
         """Return upper bounds of |W|' y for y >= 0 of the shape (B, *target)."""
-        return over(apply_adjoint(self.op, y, self._largest, self.source), self.terms + 1)
+        return over(self._apply_adjoint(y, self._largest), self.terms + 1)
 
     def squared(self, x: Float) -> Float:
         """Return upper bounds of sum_j W_ij^2 x_j for x >= 0 of the shape (B, *source)."""
@@ -174,7 +211,7 @@ class AffineStep:
             return 0.0
         rows, columns = np.ones((1, *self.source)), np.ones((1, *self.target))
         largest = over(self._apply(rows, self._radius).max(), row_terms(self.op))
-        widest = over(apply_adjoint(self.op, columns, self._radius, self.source).max(), self.terms)
+        widest = over(self._apply_adjoint(columns, self._radius).max(), self.terms)
         return float(round_up(np.sqrt(round_up(largest * widest) + TINY), 2))
 
     def part(self, rows: Places, columns: Places) -> Float | None:
@@ -228,6 +265,9 @@ class AffineStep:
         if self._largest is None:
             return None
         return np.where(self._largest == 0, 0.0, round_up(np.square(self._largest) + TINY))
+
+    def _apply_adjoint(self, y: Float, weight: Float | None) -> Float:
+        return apply_adjoint(self.op, y, weight, self.source)
 
     def _apply(self, x: Float, weight: Float | None) -> Float:
         return apply_linear(self.op, x, weight, self.target)

@@ -1,7 +1,8 @@
-"""Bounds from multipliers on one region: sectors and boxes node by node, then the reach of every function.
+"""Bounds from multipliers on one region: sectors node by node, then the reach of every function.
 
-At every activation, multipliers of the neurons before it bound how its input moves (`reach`), which narrows the box,
-and with it the sector. Whatever multipliers are proposed, what is derived holds.
+At every activation, multipliers of the neurons before it bound how its input moves (`reach`), which may narrow the box,
+and with it the sector. That costs a matrix for every such node, so it is done where the boxes as they are do not prove
+enough. Whatever multipliers are proposed, what is derived holds.
 """
 
 from __future__ import annotations
@@ -11,18 +12,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lipcert.network.enclosure import Float
+from lipcert.network.enclosure import TINY, UNIT, Float
 from lipcert.network.operators import Activation, Elementwise
 from lipcert.proof.local.affine import Box
-from lipcert.proof.local.arithmetic import above, below
+from lipcert.proof.local.arithmetic import above, below, over
 from lipcert.proof.local.backward import NO_OTHERS
 from lipcert.proof.local.boxes import Steps
 from lipcert.proof.local.differences import Differences, Rows, spans
 from lipcert.proof.local.margins import differences, margins_on_boxes
 from lipcert.proof.local.proposal import Ints
-from lipcert.proof.local.reach import Seen, reach
-from lipcert.proof.local.secants import anchored_sector
+from lipcert.proof.local.reach import Noises, Seen, reach
 from lipcert.proof.local.surroundings import Surroundings
+from lipcert.proof.local.tilted import Tilted, tilted_sector
 from lipcert.proof.refusal import Refused
 
 
@@ -52,26 +53,32 @@ class Anchored:
         anchor: any point, and the ball that the region is a part of.
         boxes: of all nodes on the region, (1, *shape) each.
         multipliers: by activation node, (1, *shape): e of `bounds.local.covariance`; any positive numbers.
+        slopes: middle slopes of ReLUs, likewise, see `tilted`; any numbers.
 
     Attributes:
-        anchor: as given. boxes: of all nodes, narrowed.
+        anchor, boxes: as given.
 
     Raises:
         Refused: an activation is not elementwise.
     """
 
-    def __init__(self, anchor: Anchor, boxes: Sequence[Box], multipliers: Mapping[int, Float]) -> None:
+    def __init__(
+        self,
+        anchor: Anchor,
+        boxes: Sequence[Box],
+        multipliers: Mapping[int, Float],
+        slopes: Mapping[int, Float] = NO_OTHERS,
+    ) -> None:
         steps = anchor.steps
         for node in steps.nodes:
             if isinstance(node.op, Activation) and not isinstance(node.op, Elementwise):
                 raise Refused(f"there are no multipliers for '{node.name}', which is not elementwise")
         self.anchor, self.boxes, self._steps, self._centre = anchor, list(boxes), steps, anchor.centre
-        self._multipliers = multipliers
+        self._multipliers, self._slopes = multipliers, slopes
         self._spans = spans(boxes, anchor.centre)
         self._differences = Differences(steps, self._spans)
         self._rows: list[Rows] = []
-        self._radii: list[Float] = []
-        self._scales: list[Float] = []
+        self._noises: list[tuple[Float, ...]] = []
         for index, node in enumerate(steps.nodes):
             if isinstance(node.op, Elementwise):
                 self._grow(index, node.op)
@@ -87,42 +94,62 @@ class Anchored:
 
     @np.errstate(all="ignore")
     def _grow(self, index: int, op: Elementwise) -> None:
-        """Narrow the input of an activation node, and take its unstable neurons."""
+        """Take the unstable neurons of an activation node."""
         source = self._steps.nodes[index].inputs[0]
-        sector = anchored_sector(op, self._centre[source], self.boxes[source])
+        sector = self._sector(index, op)
         unstable = np.flatnonzero(sector.radius.reshape(-1) != 0)
         if not len(unstable):
             self._differences.add(index, sector.middle, unstable)
             return
         rows = self._differences.of_entries(source, unstable)
         if self._rows:
-            self._narrow(source, unstable, self._moves(rows))
-            sector = anchored_sector(op, self._centre[source], self.boxes[source])
+            self._look_at(source, unstable, rows)
+            sector = self._sector(index, op)
         kept = sector.radius.reshape(-1)[unstable] != 0
         neurons = unstable[kept]
         self._differences.add(index, sector.middle, neurons)
         self._rows.append(rows.take(kept))
-        self._radii.append(sector.radius.reshape(-1)[neurons])
-        e = self._multipliers.get(index, np.full(sector.radius.shape, np.nan)).reshape(-1)[neurons]
-        self._scales.append(np.sqrt(self._radii[-1] * e))
+        e = self._multipliers.get(index, np.full(sector.radius.shape, np.nan))
+        middle, radius, rise, slope, e = (part.reshape(-1)[neurons] for part in (*vars(sector).values(), e))
+        scale, size = np.sqrt(radius * e), self._differences.magnitude
+        lift = rise / np.square(scale) / 2.0
+        lift = np.where(rise == 0, 0.0, lift + 8.0 * UNIT * np.abs(lift) + TINY)  # at least; four roundings at most
+        width = over(size(index)[0, neurons] + np.abs(middle) * size(source)[0, neurons], 4)
+        self._noises.append((radius, scale, lift, slope, width))
 
-    def _narrow(self, source: int, positions: Ints, moves: Box) -> None:
+    def _sector(self, index: int, op: Elementwise) -> Tilted:
+        source = self._steps.nodes[index].inputs[0]
+        return tilted_sector(op, self._centre[source], self.boxes[source], self._slopes.get(index))
+
+    def _look_at(self, source: int, positions: Ints, rows: Rows) -> None:
+        """Look at the rows of unstable neurons before their sectors are settled."""
+
+    def _moves(self, functions: Rows) -> Box:
+        count = sum(len(rows.error) for rows in self._rows)
+        functions = functions.widened(count)
+        nothing = functions.take(np.zeros(len(functions.error), dtype=np.bool_))
+        rows = Rows.join([nothing, *self._rows], count)
+        parts = (np.concatenate([np.zeros(0), *known]) for known in zip(*self._noises, strict=True))
+        radius, scale, lift, slope, width = parts if self._noises else np.zeros((5, 0))
+        return reach(Noises(rows, radius, scale, lift, slope, width), functions, self.anchor.ball)
+
+
+class Narrowing(Anchored):
+    """The same with the boxes narrowed node by node, as far as the multipliers of the nodes before prove them wide.
+
+    Attributes:
+        boxes: of all nodes, narrowed.
+    """
+
+    def _look_at(self, source: int, positions: Ints, rows: Rows) -> None:
         """Intersect the box of a node at some entries with how far they move from the anchor."""
+        moves = self._moves(rows)
         low, high = (end.reshape(-1).copy() for end in self.boxes[source])
         least, most = (end.reshape(-1)[positions] for end in self._centre[source])
         low[positions] = np.maximum(low[positions], below(least, -moves[0]))
         high[positions] = np.minimum(high[positions], above(most, moves[1]))
         shape = self.boxes[source][0].shape
         self.boxes[source] = low.reshape(shape), high.reshape(shape)
-
-    def _moves(self, functions: Rows) -> Box:
-        radius, scale = (np.concatenate([np.zeros(0), *parts]) for parts in (self._radii, self._scales))
-        functions = functions.widened(len(radius))
-        neurons = Rows.join(
-            [functions.take(np.zeros(len(functions.error), dtype=np.bool_))]
-            + [rows.widened(len(radius)) for rows in self._rows]
-        )
-        return reach(neurons, radius, scale, functions, self.anchor.ball)
 
 
 def margins_by_multipliers(
@@ -139,8 +166,8 @@ def margins_by_multipliers(
     steps = around.steps
     at_centre, rows = margins_on_boxes(steps, list(around.centre), labels), differences(labels, steps.nodes[-1].size)
     best = np.full(at_centre.shape, -np.inf)
-    for multipliers in sets:
-        noises = Anchored(Anchor.at_sample(around), boxes, multipliers)
+    for kind, multipliers in ((kind, multipliers) for multipliers in sets for kind in (Anchored, Narrowing)):
+        noises = kind(Anchor.at_sample(around), boxes, multipliers)
         found = below(at_centre, -noises.moves(rows)[0])
         best = np.maximum(best, np.where(np.isfinite(found), found, -np.inf))
         boxes = noises.boxes

@@ -115,7 +115,7 @@ class Backward:
                     continue
                 if source in pending:
                     part = pending[source] + part
-                    account.spend(_product(np.abs(part), 2.0 * UNIT * self.magnitude(source)))
+                    account.spend(weighed(np.abs(part), 2.0 * UNIT * self.magnitude(source)))
                 pending[source] = part
         shape = (*a.shape[:2], self._steps.nodes[target].size)
         return pending.get(target, np.zeros(shape))
@@ -178,7 +178,7 @@ class Backward:
     def _pull_affine(self, index: int, a: Float, account: Account) -> Float:
         step = self._steps.affine[index]
         lost = step.terms * TINY * self.magnitude(self._steps.nodes[index].inputs[0]).sum(axis=1)
-        account.spend(_product(np.abs(a), self.charge(index)) + round_up(2.0 * lost)[:, None])
+        account.spend(weighed(np.abs(a), self.charge(index)) + round_up(2.0 * lost)[:, None])
         self._add_offset(step, a, account)
         found = step.adjoint(a)
         account.watch(found)
@@ -205,12 +205,12 @@ class Backward:
         add_product(account, np.maximum(a, 0.0), lines.low_intercept)
         add_product(account, np.minimum(a, 0.0), lines.high_intercept)
         found = a * np.where(a > 0, lines.low_slope, lines.high_slope)
-        account.spend(_product(np.abs(found), 2.0 * UNIT * inner) + round_up(2.0 * TINY * inner.sum(axis=1))[:, None])
+        account.spend(weighed(np.abs(found), 2.0 * UNIT * inner) + round_up(2.0 * TINY * inner.sum(axis=1))[:, None])
         account.watch(found)
         return found
 
 
-def _product(a: Float, vector: Float) -> Float:
+def weighed(a: Float, vector: Float) -> Float:
     """Return (B, S) upper bounds of products of non-negative a (B, S, n) and vectors (B, n)."""
     return over((a @ vector[..., None])[..., 0], a.shape[2] + 2)
 

@@ -44,6 +44,7 @@ LOCAL_RULES: Mapping[str, LocalRule] = MappingProxyType(
         "local-lines/v1": LocalRule(frozenset(NORMS), Evaluator.crown),
         "local-multipliers/v1": LocalRule(frozenset({"l2"}), Evaluator.anchored),
         "local-norms/v1": LocalRule(frozenset({"l2"}), Evaluator.pruned),
+        "local-gradients/v1": LocalRule(frozenset(NORMS), Evaluator.jacobian),
         "local-parts/v1": LocalRule(frozenset(NORMS), Evaluator.parts),
     }
 )

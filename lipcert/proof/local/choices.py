@@ -46,6 +46,20 @@ def winners(places: Ints, low: Float, high: Float, sign: int) -> Mask:
     return found
 
 
+def candidates(node: Node, shapes: list[Shape]) -> tuple[Ints, int]:
+    """Return which inputs each output of a maximum may be, places (K, m), -1 for none, and the sign for `winners`.
+
+    Args:
+        node: a maximum. shapes: of its inputs, which are flattened one behind the other.
+    """
+    match node.op:
+        case MaxPool():
+            return pool_places(node.op, shapes[0]), 1
+        case Extremum():
+            return np.arange(len(shapes) * node.size).reshape(len(shapes), -1), 1 if node.op.maximum else -1
+    raise TypeError(f"{node.op.kind} is no maximum")
+
+
 def weights_before(node: Node, shapes: list[Shape], boxes: list[Box], weights: Float) -> list[Float]:
     """Return weights of the inputs of a node that copies entries: upper bounds, zero where they are zero.
 
@@ -62,13 +76,7 @@ def weights_before(node: Node, shapes: list[Shape], boxes: list[Box], weights: F
     """
     if isinstance(node.op, Sort):
         return [np.where(positions(*boxes[0]), weights[..., None, :], 0.0).max(axis=-1)]
-    if isinstance(node.op, MaxPool):
-        places, sign = pool_places(node.op, shapes[0]), 1
-    elif isinstance(node.op, Extremum):
-        places = np.arange(len(boxes) * node.size).reshape(len(boxes), -1)
-        sign = 1 if node.op.maximum else -1
-    else:
-        raise TypeError(f"{node.op.kind} copies no entries")
+    places, sign = candidates(node, shapes)
     low, high = (np.concatenate([box[side].reshape(len(box[side]), -1) for box in boxes], axis=1) for side in (0, 1))
     parts = winners(places, low, high, sign) * weights.reshape(len(weights), 1, -1)
     sums = np.zeros((len(low), low.shape[1] + 1))  # the last is for what is no candidate

@@ -1,6 +1,7 @@
 """Entries of a node of one sample bounded by linear functions sent back, many at a time, in plain float64.
 
-What is lost by rounding is known before (`drift`, `least.charge`); the steps here have to be the ones counted there.
+What a step may lose by rounding is known for each unit of the coefficients (`drift`), and the steps here have to be the
+ones counted there. Whether those losses are bounded beforehand or added up on the way is the caller's choice.
 """
 
 from __future__ import annotations
@@ -14,17 +15,18 @@ from lipcert.network.enclosure import Float
 from lipcert.network.graph import Shape
 from lipcert.network.operators import Affine, Concat, Dense, Sum
 from lipcert.proof.local.affine import Box
+from lipcert.proof.local.arithmetic import below, over
 from lipcert.proof.local.backward import Relaxation
 from lipcert.proof.local.boxes import Steps
 from lipcert.proof.local.least import Least
 from lipcert.proof.local.proposal import Ints
-from lipcert.proof.local.region import Region
 from lipcert.proof.local.selected import Selected
 from lipcert.proof.local.straight import Lines
 from lipcert.proof.local.tiles import Tile, by_neighbourhood, entries, laid_out, pull_affine, whole
 
 BUDGET = 2**23  # bytes for the coefficients of functions sent back at a time: what caches hold
 _FEWEST = 32  # functions at a time
+MOST = 128  # functions of an inner image at a time: fewer see smaller rectangles, more make longer runs of memory
 
 Parts = list[tuple[int, Tile]]  # functions of nodes
 
@@ -55,54 +57,78 @@ class Columns:
 
     Args of the constructor:
         steps: the network.
-        region, sample: B balls, and which one it is.
-        boxes: of all nodes before the one to start from; only nodes without lines need them. May grow later.
-        lines: of activation nodes. May grow later.
+        least: of functions on the ball of the sample.
+        sample: which one it is of the B samples of all that follows.
+        relaxed: boxes of all nodes before the one to start from (only nodes without lines need them), and lines of
+            activation nodes. Both may grow later.
+        charges: by node, (B, size) what functions lose for each unit of their coefficients; none if that is not to be
+            counted here. May grow later.
     """
 
     def __init__(
-        self, steps: Steps, region: Region, sample: int, boxes: Sequence[Box], lines: Mapping[int, Relaxation]
+        self,
+        steps: Steps,
+        least: Least,
+        sample: int,
+        relaxed: tuple[Sequence[Box], Mapping[int, Relaxation]],
+        charges: Sequence[Float] = (),
     ) -> None:
-        self._steps, self._sample, self._boxes, self._lines = steps, sample, boxes, lines
-        self._least, self._laid = Least(region.take(slice(sample, sample + 1))), dict[int, _Laid]()
+        self._steps, self._sample, self._charges = steps, sample, charges
+        self._boxes, self._lines = relaxed
+        self._least, self._laid = least, dict[int, _Laid]()
 
     def bounds(self, index: int, rows: Ints) -> tuple[Float, Float]:
-        """Return lower and upper bounds (S,) of entries of a node at positions (S,), rounding not counted."""
+        """Return lower and upper bounds (S,) of entries of a node at positions (S,): see `charges` for what is lost."""
         shape = self._steps.nodes[index].shape
         largest = max(node.size for node in self._steps.nodes[: index + 1])
-        at_once = max(_FEWEST, BUDGET // (8 * largest)) // 2
+        most = BUDGET if len(shape) != 3 or self._steps.is_first(index) else MOST
+        at_once = max(_FEWEST, min(most, BUDGET // (self._least.dtype.itemsize * largest))) // 2
         order = by_neighbourhood(rows, shape, max(1, round((at_once / shape[0]) ** 0.5)))
         low, high = np.empty(len(rows)), np.empty(len(rows))
         for start in range(0, len(rows), at_once):
             some = order[start : start + at_once]
-            low[some], high[some] = np.split(self._send(*self._entries(index, rows[some])), 2)
+            found, lost = self._send(*self._entries(index, rows[some]))
+            low[some], high[some] = np.split(below(found, lost), 2)
         return low, -high
 
-    def _entries(self, index: int, rows: Ints) -> tuple[int, Tile, Float]:
-        """Return entries of a node as functions of a node at or before it, and constants (S,)."""
+    def _entries(self, index: int, rows: Ints) -> tuple[int, Tile, tuple[Float, Float]]:
+        """Return entries of a node as functions of a node at or before it, constants (S,), and losses (S,) so far."""
         node, step = self._steps.nodes[index], self._steps.affine.get(index)
-        if step is None or step.transposed is None or not isinstance(node.op, Dense):
-            return index, entries(rows, node.shape), np.zeros(len(rows))
-        return node.inputs[0], whole(step.transposed[:, rows], step.source), step.bias.reshape(-1)[rows]
+        matrix = step.transposed(self._least.dtype) if step is not None and isinstance(node.op, Dense) else None
+        if step is None or matrix is None:
+            return index, entries(rows, node.shape, self._least.dtype), (np.zeros(len(rows)), np.zeros(len(rows)))
+        lost = self._charges[index][self._sample, rows] if self._charges else np.zeros(len(rows))
+        return node.inputs[0], whole(matrix[:, rows], step.source), (step.bias.reshape(-1)[rows], lost)
 
-    def _send(self, start: int, functions: Tile, constant: Float) -> Float:
-        """Return (2 S,) least values of functions of a node with constants (S,), and of their negatives."""
-        pending = {start: functions}
+    def _send(self, start: int, functions: Tile, begun: tuple[Float, Float]) -> tuple[Float, Float]:
+        """Return (2 S,) least values of functions of a node and of their negatives, and losses.
+
+        begun: constants (S,) that belong to the functions, and losses so far.
+        """
+        pending, (constant, lost) = {start: functions}, begun
         linear = True  # until then, what holds of a function holds of its negative
         for index in range(start, -1, -1):
             if linear and (index == 0 or not isinstance(self._steps.nodes[index].op, (Affine, Sum, Concat))):
-                linear, constant = False, np.concatenate([constant, -constant])
+                linear, constant, lost = False, np.concatenate([constant, -constant]), np.concatenate([lost, lost])
                 pending = {k: t.like(np.concatenate([t.values, -t.values], axis=3)) for k, t in pending.items()}
             tile = pending.pop(index, None)
             if tile is None:
                 continue
+            lost = self._with_loss(lost, index, tile)
             if index == 0:
-                return constant + self._least.of(tile)
+                return constant + self._least.of(tile), lost
             shift, parts = self._pull(index, tile)
             constant = constant + shift
             for source, part in parts:
                 pending[source] = pending[source].plus(part) if source in pending else part
-        return constant
+        return constant, lost
+
+    def _with_loss(self, lost: Float, index: int, tile: Tile) -> Float:
+        """Return losses (S,) with those of functions that pass a node; as they are where that is not counted."""
+        if not self._charges:
+            return lost
+        each = laid_out(self._charges[index][self._sample], self._steps.nodes[index].shape)
+        return over(lost + tile.seen(each) @ np.abs(tile.rows), len(tile.rows) + 4)
 
     def _pull(self, index: int, tile: Tile) -> tuple[Float, Parts]:
         """Return constants (S,), and functions of the inputs of a node."""
@@ -152,7 +178,7 @@ class Columns:
         inputs, a, b = self._steps.nodes[index].inputs, tile.full(), self._sample
         shapes = [self._steps.nodes[i].shape for i in inputs]
         sizes = [self._steps.nodes[i].size for i in inputs]
-        found, shift = np.zeros((sum(sizes), a.shape[1])), np.zeros(a.shape[1])
+        found, shift = np.zeros((sum(sizes), a.shape[1]), dtype=a.dtype), np.zeros(a.shape[1])
         for part in parts:
             some = a[part.outputs]
             over, under = np.maximum(some, 0.0), np.minimum(some, 0.0)
@@ -160,6 +186,6 @@ class Columns:
             for places, low, high in zip(part.places, part.low[:, b], part.high[:, b], strict=True):
                 for sign, weight in ((over, low), (under, high)):
                     used = np.flatnonzero((places >= 0) & (weight != 0))
-                    found[places[used]] += sign[used] * weight[used, None]
+                    found[places[used]] += sign[used] * weight[used, None].astype(a.dtype, copy=False)
         split = np.split(found, np.cumsum(sizes)[:-1])
         return shift, [(i, whole(p, shape)) for i, p, shape in zip(inputs, split, shapes, strict=True)]

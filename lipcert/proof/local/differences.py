@@ -40,16 +40,22 @@ class Rows:
 
     def take(self, keep: Mask) -> Rows:
         """Return some of the functions."""
-        return Rows(self.inputs[keep], self.noise[keep], self.error[keep])
+        return self if keep.all() else Rows(self.inputs[keep], self.noise[keep], self.error[keep])
 
     def widened(self, count: int) -> Rows:
         """Return the same with further noises, of which they know nothing."""
-        return Rows(self.inputs, np.pad(self.noise, ((0, 0), (0, count - self.noise.shape[1]))), self.error)
+        return Rows.join([self], count)
 
     @staticmethod
-    def join(parts: Sequence[Rows]) -> Rows:
-        """Return several of the same width as one."""
-        return Rows(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("inputs", "noise", "error")))
+    def join(parts: Sequence[Rows], count: int | None = None) -> Rows:
+        """Return several as one, with further noises, of which they know nothing, up to a count of all."""
+        inputs, error = (np.concatenate([getattr(p, name) for p in parts]) for name in ("inputs", "error"))
+        noise = np.zeros((len(error), parts[0].noise.shape[1] if count is None else count))
+        start = 0
+        for part in parts:
+            noise[start : start + len(part.error), : part.noise.shape[1]] = part.noise
+            start += len(part.error)
+        return Rows(inputs, noise, error)
 
 
 def spans(boxes: Sequence[Box], centre: Sequence[Box]) -> list[Box]:

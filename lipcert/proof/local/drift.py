@@ -10,9 +10,9 @@ A_ji the linear function that takes coefficients of j to coefficients of i, with
 up over the nodes where a function waits, plus what was charged so far, never grows while it is sent back: a function
 that starts as entry r of node k costs at most E_k[r]. That is one pass forwards, and the functions themselves may be
 sent by plain float64 arithmetic, in any order and layout. The price is that |A| |A'| replaces |A A'|, a factor for each
-layer, on numbers of the size 1e-14; `narrowing` looks whether it matters.
+layer, on numbers of the size 1e-14. Where that matters, |a|.e_j is added up on the way after all (`columns`).
 
-e_j, for coefficients a of node j, M >= |h| of its inputs, and N terms at most in any sum of constants:
+The charges e_j, for coefficients a of node j, M >= |h| of its inputs, and N terms at most in any sum of constants:
 
 * affine nodes: `AffineStep.charge` and gamma_N |b|;
 * lines s x + t: a' = a s_low + min(a, 0) (s_high - s_low) is 4 roundings of terms of size |a| (|s_low| + |s_high|) at
@@ -49,13 +49,14 @@ class Drift:
         first: (B, size) E of the input, what `least` may lose for each unit of the coefficients there.
 
     Attributes:
-        found: by node, (B, size).
+        found: by node, (B, size) E.
+        charges: by node, (B, size) e.
         floor: (B,) what underflow may cost besides.
     """
 
     def __init__(self, steps: Steps, first: Float) -> None:
         self._steps, self._terms = steps, terms(steps)
-        self.found = [first]
+        self.found, self.charges = [first], [first]
         self.floor = np.full(len(first), 8.0 * sum(node.size for node in steps.nodes) * TINY)
 
     def grow(self, boxes: Sequence[Box], relaxation: Relaxation | None) -> None:
@@ -67,16 +68,19 @@ class Drift:
         """
         index = len(self.found)
         inputs, sizes = self._steps.nodes[index].inputs, [_magnitude(box) for box in boxes]
-        own = self._own(index, [sizes[i] for i in inputs], sizes[index], relaxation)
+        own, before = self._step(index, [sizes[i] for i in inputs], sizes[index], relaxation)
         meeting = max(0, len(self._steps.network.consumers[index]) - 1)
-        own = own + round_up(2.0 * meeting * UNIT * sizes[index])
-        self.found.append(round_up(own * (1.0 + _SLACK * UNIT) + TINY, 8))
+        self.charges.append(over(own + 2.0 * meeting * UNIT * sizes[index], _SLACK))
+        self.found.append(over(self.charges[index] + before, _SLACK + 4 * meeting))
         lost = sum(sizes[i].sum(axis=1) + self.found[i].sum(axis=1) for i in inputs)
         count = self._steps.affine[index].terms if index in self._steps.affine else _SLACK
         self.floor = over(self.floor + 4.0 * count * TINY * lost, self._steps.nodes[index].size + _SLACK)
 
-    def _own(self, index: int, inputs: list[Float], size: Float, relaxation: Relaxation | None) -> Float:
-        """Return E of a node but for functions that meet in it. inputs, size: magnitudes (B, n)."""
+    def _step(self, index: int, inputs: list[Float], size: Float, relaxation: Relaxation | None) -> tuple[Float, Float]:
+        """Return e of a node, but for functions that meet in it, and what is added to it for E, (B, size) each.
+
+        inputs, size: magnitudes (B, n).
+        """
         node = self._steps.nodes[index]
         before, constants = [self.found[i] for i in node.inputs], gamma(self._terms)
         match node.op:
@@ -84,33 +88,34 @@ class Drift:
                 step = self._steps.affine[index]
                 moved = step.magnify(before[0].reshape(-1, *step.source)).reshape(len(size), -1)
                 charge = step.charge(inputs[0].reshape(-1, *step.source))
-                return charge + constants * np.abs(step.bias.reshape(-1)) + moved * (1.0 + 2.0 * gamma(step.terms + 1))
+                return charge + constants * np.abs(step.bias.reshape(-1)), over(moved, step.terms + 1)
             case Sum():
-                return round_up(np.sum(before, axis=0), len(before))
+                return np.zeros_like(size), round_up(np.sum(before, axis=0), len(before))
             case Concat():
                 shapes = [self._steps.nodes[i].shape for i in node.inputs]
                 parts = [part.reshape(-1, *shape) for part, shape in zip(before, shapes, strict=True)]
-                return np.concatenate(parts, axis=node.op.axis + 1).reshape(len(size), -1)
+                return np.zeros_like(size), np.concatenate(parts, axis=node.op.axis + 1).reshape(len(size), -1)
             case _ if relaxation is None:
-                return constants * size
+                return constants * size, np.zeros_like(size)
             case _ if isinstance(relaxation, Lines):
                 low, high = (np.abs(slope[:, 0]) for slope in (relaxation.low_slope, relaxation.high_slope))
                 intercept = np.maximum(np.abs(relaxation.low_intercept), np.abs(relaxation.high_intercept))[:, 0]
-                return np.maximum(low, high) * before[0] + 8.0 * UNIT * (low + high) * inputs[0] + constants * intercept
+                return 8.0 * UNIT * (low + high) * inputs[0] + constants * intercept, np.maximum(low, high) * before[0]
             case _:
                 return self._of_selected(relaxation, np.concatenate(before, 1), np.concatenate(inputs, 1), size)
 
-    def _of_selected(self, parts: list[Selected], before: Float, inputs: Float, size: Float) -> Float:
-        found = np.zeros_like(size)
+    def _of_selected(self, parts: list[Selected], before: Float, inputs: Float, size: Float) -> tuple[Float, Float]:
+        own, added = np.zeros_like(size), np.zeros_like(size)
         count = 2 + sum(len(part.places) for part in parts)
-        before = before + gamma(4 * count) * inputs
         for part in parts:
             constant = np.maximum(np.abs(part.low_constant), np.abs(part.high_constant))[:, 0]
-            found[:, part.outputs] = gamma(self._terms) * constant
+            own[:, part.outputs] = gamma(self._terms) * constant
             for places, low, high in zip(part.places, part.low, part.high, strict=True):
-                weight = np.where(places >= 0, np.maximum(np.abs(low), np.abs(high)), 0.0)
-                found[:, part.outputs] += weight * before[:, np.maximum(places, 0)]
-        return over(found, count + _SLACK)
+                weight, at = np.maximum(np.abs(low), np.abs(high)), np.maximum(places, 0)
+                weight = np.where(places >= 0, weight, 0.0)
+                own[:, part.outputs] += gamma(4 * count) * weight * inputs[:, at]
+                added[:, part.outputs] += weight * before[:, at]
+        return over(own, count + _SLACK), over(added, count + _SLACK)
 
 
 def terms(steps: Steps) -> int:

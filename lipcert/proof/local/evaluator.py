@@ -22,6 +22,7 @@ from lipcert.proof.local.anchored import margins_by_multipliers
 from lipcert.proof.local.backward import Account, Backward, Relaxation, relax
 from lipcert.proof.local.boxes import Steps, inside, propagate, taken
 from lipcert.proof.local.curved import lines
+from lipcert.proof.local.jacobian import margins_by_gradients
 from lipcert.proof.local.leaves import margins_on_parts
 from lipcert.proof.local.margins import differences, margins_on_boxes, rivals
 from lipcert.proof.local.masked_norms import layer_norms
@@ -128,6 +129,19 @@ class Evaluator:
             found = self._settled(second.margins(labels[rows]), second.boxes, some.region, labels[rows])
             best[rows] = np.maximum(best[rows], found)
         return best
+
+    @np.errstate(all="ignore")
+    def jacobian(self, region: Region, labels: Ints, proposal: Proposal = NOTHING) -> Float:
+        """Return the better of what boxes and bounds of gradients prove; arguments and errors as of `crown`."""
+        require_ieee()
+        around = self._around(region, proposal)
+        found, _ = self._narrowed_boxes(around, NOTHING)
+        best = margins_on_boxes(self.steps, found, labels)
+        for b in np.flatnonzero(~(best > 0).all(axis=1) & region.valid):
+            part = slice(int(b), int(b) + 1)
+            tried = margins_by_gradients(around.take(part), taken(found, part), labels[part])
+            best[part] = np.maximum(best[part], tried)
+        return self._settled(best, found, region, labels)
 
     @np.errstate(all="ignore")
     def parts(self, region: Region, labels: Ints, proposal: Proposal = NOTHING) -> Float:

@@ -24,8 +24,9 @@ import numpy as np
 from lipcert.network.enclosure import TINY, UNIT, Float, gamma, round_up
 from lipcert.proof.local.arithmetic import below, middle
 from lipcert.proof.local.region import Region
-from lipcert.proof.local.tiles import Tile, laid_out
+from lipcert.proof.local.tiles import DType, Tile, laid_out
 
+FLOAT64: DType = np.dtype(np.float64)
 _STEPS = 3  # of t
 _CLOSE = 0.99  # of eps, from which a step of t is not worth it
 
@@ -44,10 +45,14 @@ class Least:
 
     Args of the constructor:
         region: one ball.
+        dtype: of the functions: float64; where nothing is proved, float32 too.
+
+    Attributes:
+        dtype: as given.
     """
 
-    def __init__(self, region: Region) -> None:
-        shape = region.centre.shape[1:]
+    def __init__(self, region: Region, dtype: DType = FLOAT64) -> None:
+        self.dtype, shape = dtype, region.centre.shape[1:]
         self._norm, self._eps, self._cut = region.norm, region.eps, region.box is not None
         mid, radius = middle(*region.ends)
         down, up = region.steps
@@ -76,7 +81,7 @@ class Least:
         t, eps = self._eps / np.where(length > 0, length, 1.0), self._eps
         y = np.empty_like(c)
         for step in range(_STEPS + 1):
-            np.clip(np.multiply(c, -t, out=y), down, up, out=y)
+            np.minimum(np.maximum(np.multiply(c, -t, out=y), down, out=y), up, out=y)
             squares = np.einsum("ns,ns->s", y, y)
             size = np.sqrt(squares)
             if step == _STEPS or not (size < _CLOSE * eps).any():

@@ -12,20 +12,21 @@ where boxes that all earlier finite boxes gave are crossed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from lipcert.network.enclosure import Enclosure, Float
 from lipcert.proof.local.affine import Box
-from lipcert.proof.local.anchored import Anchor, Anchored
+from lipcert.proof.local.anchored import Anchor, Anchored, Narrowing
 from lipcert.proof.local.arithmetic import above, below
 from lipcert.proof.local.backward import Account, Backward, relax
 from lipcert.proof.local.boxes import taken
-from lipcert.proof.local.margins import differences, margins_on_boxes
+from lipcert.proof.local.margins import differences
 from lipcert.proof.local.parts import Ints, Mask, Parts
 from lipcert.proof.local.reach import Seen
+from lipcert.proof.local.region import linear_on_box
 from lipcert.proof.local.surroundings import Surroundings, values_at
 from lipcert.proof.local.weighted import Weighted, total
 
@@ -41,12 +42,14 @@ class Leaf:
 
     Attributes:
         around: the sample. label: (1,).
-        boxes: of the part, (1, *shape) of each node, finite.
+        wide: boxes of the part, (1, *shape) of each node: those of the region, cut down to the part.
+        boxes: narrower ones, finite.
         values: boxes of the values of all nodes at the anchor.
     """
 
     around: Surroundings
     label: Ints
+    wide: Sequence[Box]
     boxes: Sequence[Box]
     values: Sequence[Box]
 
@@ -61,21 +64,21 @@ def margins_on_parts(around: Surroundings, boxes: Sequence[Box], labels: Ints, p
         bounded: what proves boxes and margins of parts without anything else that is proposed.
     """
     least = np.full((len(labels), around.steps.nodes[-1].size - 1), np.inf)
-    places = np.full(len(parts.samples), -1)
-    places[parts.leaves] = np.arange(len(parts.leaves))
     for start in range(0, len(parts.samples), AT_ONCE):
         leaves = np.arange(start, min(start + AT_ONCE, len(parts.samples)))
         rows = parts.samples[leaves]
         here = around.take(rows)
-        found, bounds = bounded(here, parts.clipped(taken(boxes, rows), leaves), labels[rows])
+        wide = parts.clipped(taken(boxes, rows), leaves)
+        found, bounds = bounded(here, wide, labels[rows])
         sound, empty = state(found)
-        open_ = np.flatnonzero(sound & ~(bounds > 0).all(axis=1) & (places[leaves] >= 0))
-        shifts = parts.shifts[places[leaves[open_]]]
-        values = values_at(here.steps, _anchors(here.region.centre[open_], shifts))
-        for k, row in enumerate(open_):
-            one = slice(int(row), int(row) + 1)
-            leaf = Leaf(here.take(one), labels[rows[one]], taken(found, one), taken(values, slice(k, k + 1)))
-            bounds[one] = np.maximum(bounds[one], margins_on_leaf(leaf, parts, int(places[leaves[row]])))
+        open_ = sound & ~(bounds > 0).all(axis=1)
+        places = np.flatnonzero(np.isin(parts.leaves, leaves[open_]))
+        behind = parts.leaves[places] - start
+        values = values_at(here.steps, _anchors(here.region.centre[behind], parts.shifts[places]))
+        for k, (row, place) in enumerate(zip(behind.tolist(), places.tolist(), strict=True)):
+            one = slice(row, row + 1)
+            own = taken(wide, one), taken(found, one), taken(values, slice(k, k + 1))
+            improve(bounds[row], Leaf(here.take(one), labels[rows[one]], *own), parts, place)
         bounds = np.where(empty[:, None], np.inf, np.where(sound[:, None], bounds, -np.inf))
         np.minimum.at(least, rows, bounds)
     return least
@@ -99,29 +102,39 @@ def state(boxes: Sequence[Box]) -> tuple[Mask, Mask]:
 
 
 @np.errstate(all="ignore")
-def margins_on_leaf(leaf: Leaf, parts: Parts, position: int) -> Float:
-    """Return (1, classes - 1) lower bounds of margins on a leaf; minus infinity for those without functions.
+def improve(bounds: Float, leaf: Leaf, parts: Parts, position: int) -> None:
+    """Raise bounds (classes - 1,) of margins on a leaf, in place, that are not positive and have functions.
 
     Args:
-        leaf: a part, its boxes finite.
+        bounds: that hold.
+        leaf: a part.
         parts: what is proposed. position: of the leaf in `Parts.leaves`.
     """
-    mine = parts.functions[:, 0] == position
+    steps, size = leaf.around.steps, len(bounds) + 1
+    mine = np.flatnonzero(parts.functions[:, 0] == position)
+    mine = mine[~(bounds[parts.functions[mine, 1]] > 0)]
+    if not len(mine):
+        return
     rivals = parts.functions[mine, 1]
-    steps = leaf.around.steps
-    best = np.full((1, steps.nodes[-1].size - 1), -np.inf)
-    if len(rivals):
-        a = differences(leaf.label, steps.nodes[-1].size)[:, rivals]
-        weighted = Weighted.of(steps, {node: (p[mine], q[mine]) for node, (p, q) in parts.weights.items()})
-        found = np.full((1, len(rivals)), -np.inf)
-        if parts.multipliers and leaf.around.region.norm == "l2":
-            multipliers = {node: e[position][None] for node, e in parts.multipliers.items()}
-            anchor = Anchor(steps, leaf.values, Seen(leaf.around.region.eps, parts.shifts[position]))
-            found = _by_multipliers(leaf, a, weighted, Anchored(anchor, leaf.boxes, multipliers), rivals)
-        if not (found > 0).all():
-            found = np.maximum(found, _by_lines(leaf, a, weighted))
-        np.maximum.at(best[0], rivals, np.where(np.isfinite(found[0]), found[0], -np.inf))
-    return best
+    a = differences(leaf.label, size)[:, rivals]
+    weighted = Weighted.of(steps, {node: (p[mine], q[mine]) for node, (p, q) in parts.weights.items()})
+    for tried in _bounds(leaf, a, weighted, parts, position):
+        np.maximum.at(bounds, rivals, np.where(np.isfinite(tried[0]), tried[0], -np.inf))
+        if (bounds[rivals] > 0).all():
+            return
+
+
+def _bounds(leaf: Leaf, a: Float, weighted: Weighted, parts: Parts, position: int) -> Iterator[Float]:
+    """Yield (1, S) bounds of functions less cuts, cheap ones first.
+
+    Narrower boxes change how multipliers act: what was found for the wider ones may prove less with them.
+    """
+    if parts.multipliers and leaf.around.region.norm == "l2":
+        anchor = Anchor(leaf.around.steps, leaf.values, Seen(leaf.around.region.eps, parts.shifts[position]))
+        chosen = [{node: e[position][None] for node, e in part.items()} for part in (parts.multipliers, parts.slopes)]
+        yield _by_multipliers(leaf, a, weighted, Anchored(anchor, leaf.wide, *chosen))
+        yield _by_multipliers(leaf, a, weighted, Narrowing(anchor, leaf.boxes, *chosen))
+    yield _by_lines(leaf, a, weighted)
 
 
 def _by_lines(leaf: Leaf, a: Float, weighted: Weighted) -> Float:
@@ -133,8 +146,9 @@ def _by_lines(leaf: Leaf, a: Float, weighted: Weighted) -> Float:
     return total([account.below(leaf.around.region.minimum(coefficients)), *weighted.least(leaf.boxes)])
 
 
-def _by_multipliers(leaf: Leaf, a: Float, weighted: Weighted, noises: Anchored, rivals: Ints) -> Float:
+def _by_multipliers(leaf: Leaf, a: Float, weighted: Weighted, noises: Anchored) -> Float:
     """Return (1, S) bounds of functions less cuts from how far they move from the anchor."""
-    start = margins_on_boxes(leaf.around.steps, list(leaf.values), leaf.label)[:, rivals]
+    last = leaf.values[-1]
+    start = linear_on_box(a, last[0].reshape(1, -1), last[1].reshape(1, -1))
     moved = noises.moves(a, weighted.others)[0][None]
     return total([start, *weighted.at(leaf.values), *weighted.least(noises.boxes), moved])

@@ -15,13 +15,11 @@ from lipcert.proof.local.boxes import Steps
 from lipcert.proof.local.columns import Columns
 from lipcert.proof.local.curved import is_bent, value_range
 from lipcert.proof.local.drift import Drift, terms
-from lipcert.proof.local.least import charge
+from lipcert.proof.local.least import Least, charge
 from lipcert.proof.local.proposal import Ints
 from lipcert.proof.local.region import Mask, Region
 
-BUDGET = 2**27  # bytes for the coefficients of functions sent back at a time
-_COPIES = 12  # arrays of the size of the coefficients that live at once
-_MATTERS = 1e-7  # of the width of a box: what rounding may cost it
+_MATTERS = 1e-6  # of the width of a box: what rounding may cost it
 
 
 def is_tight(steps: Steps, region: Region, index: int) -> bool:
@@ -37,8 +35,8 @@ def is_tight(steps: Steps, region: Region, index: int) -> bool:
 class Narrowing:
     """Narrows boxes of nodes, in node order, by functions sent back from their undecided entries.
 
-    Each sample is treated alone. Where what rounding may cost matters (`drift`), functions are sent back another time
-    with their own account (`backward`).
+    Each sample is treated alone. What rounding may cost is bounded beforehand; where that is too much, it is counted on
+    the way.
 
     Args of the constructor:
         steps, region: the network and the balls.
@@ -47,46 +45,38 @@ class Narrowing:
     """
 
     def __init__(self, steps: Steps, region: Region, boxes: Sequence[Box], lines: Mapping[int, Relaxation]) -> None:
-        self._steps, self._region, self._boxes, self._lines = steps, region, boxes, lines
-        self._back, self._drift = Backward(steps, boxes, lines), Drift(steps, charge(region, terms(steps)))
-        self._columns: dict[int, Columns] = {}
+        self._steps, self._region, self._relaxed = steps, region, (boxes, lines)
+        self._drift = Drift(steps, charge(region, terms(steps)))
+        self._columns: dict[tuple[int, bool], Columns] = {}
 
     def narrow(self, index: int) -> Box:
         """Return the box of a node, narrower where it matters."""
-        box, count = self._boxes[index], len(self._region)
-        mask = np.asarray(_undecided(self._steps, index, box) & self._region.valid[:, None])
+        boxes, lines = self._relaxed
+        mask = np.asarray(_undecided(self._steps, index, boxes[index]) & self._region.valid[:, None])
         if not mask.any():
-            return box
+            return boxes[index]
         while len(self._drift.found) <= index:
-            self._drift.grow(self._boxes, self._lines.get(len(self._drift.found)))
-        low, high = (end.reshape(count, -1).copy() for end in box)
-        cost = round_up(self._drift.found[index] + self._drift.floor[:, None])
-        heavy = np.asarray((mask & ~(cost <= _MATTERS * (high - low))).any(axis=1))
-        for b in np.flatnonzero(mask.any(axis=1) & ~heavy).tolist():
+            self._drift.grow(boxes, lines.get(len(self._drift.found)))
+        low, high = (end.reshape(len(mask), -1).copy() for end in boxes[index])
+        for b in np.flatnonzero(mask.any(axis=1)).tolist():
             rows = np.flatnonzero(mask[b])
-            least, most = self._of_sample(b).bounds(index, rows)
-            least, most = below(least, cost[b, rows]), above(most, cost[b, rows])
+            least, most = self._bounds(b, index, rows, high[b, rows] - low[b, rows])
             low[b, rows] = np.maximum(low[b, rows], np.where(np.isfinite(least), least, -np.inf))
             high[b, rows] = np.minimum(high[b, rows], np.where(np.isfinite(most), most, np.inf))
-        found = low.reshape(box[0].shape), high.reshape(box[1].shape)
-        return self._with_accounts(index, mask & heavy[:, None], found) if heavy.any() else found
+        shape = boxes[index][0].shape
+        return low.reshape(shape), high.reshape(shape)
 
-    def _of_sample(self, b: int) -> Columns:
-        if b not in self._columns:
-            self._columns[b] = Columns(self._steps, self._region, b, self._boxes, self._lines)
-        return self._columns[b]
-
-    def _with_accounts(self, index: int, mask: Mask, box: Box) -> Box:
-        """Return the box of a node, narrower where the mask (B, size) says so."""
-        count = int(mask.sum(axis=1).max(initial=0))
-        rows = np.argsort(~mask, axis=1, kind="stable")[:, :count]
-        largest = max(node.size for node in self._steps.nodes[: index + 1])
-        width = max(1, BUDGET // (2 * len(self._region) * _COPIES * largest * 8))
-        for start in range(0, count, width):
-            better = improved(self._back, self._region, index, rows[:, start : start + width], box)
-            low, high = (np.where(mask.reshape(old.shape), new, old) for new, old in zip(better, box, strict=True))
-            box = low, high
-        return box
+    def _bounds(self, b: int, index: int, rows: Ints, width: Float) -> tuple[Float, Float]:
+        """Return bounds (S,) of entries of a node of one sample, rounding counted."""
+        cost, floor = self._drift.found[index][b, rows], self._drift.floor[b]
+        counted = not bool((cost <= _MATTERS * width).all())
+        if (b, counted) not in self._columns:
+            charges = self._drift.charges if counted else ()
+            least = Least(self._region.take(slice(b, b + 1)))
+            self._columns[b, counted] = Columns(self._steps, least, b, self._relaxed, charges)
+        low, high = self._columns[b, counted].bounds(index, rows)
+        lost = round_up(floor + (0.0 if counted else cost))
+        return below(low, lost), above(high, lost)
 
 
 def improved(back: Backward, region: Region, index: int, rows: Ints, box: Box) -> Box:

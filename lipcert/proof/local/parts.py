@@ -37,9 +37,10 @@ class Parts:
     Attributes:
         cuts: (T, 2) the rows of all trees, one tree after the other: a node and an entry in it, or -1, -1 for a leaf.
         at: (T,) where it is cut.
-        leaves: (L,) numbers of leaves, ascending, that have what follows.
+        leaves: (L,) numbers of leaves, ascending, that have what follows; one may stand several times.
         shifts: (L, n) their anchors less their samples.
         multipliers: by elementwise node, (L, *shape) positive numbers, see `anchored`; on l2 balls.
+        slopes: by elementwise node, (L, *shape) middle slopes of ReLUs, see `tilted`; of no node, those of secants.
         functions: (F, 2) which margins are bounded with weights: a position in `leaves`, and which rival, in order.
         weights: by elementwise node, (F, *shape) any numbers p of its outputs and q of its inputs, see `weighted`.
     """
@@ -49,6 +50,7 @@ class Parts:
     leaves: Ints
     shifts: Float
     multipliers: Mapping[int, Float]
+    slopes: Mapping[int, Float]
     functions: Ints
     weights: Mapping[int, tuple[Float, Float]]
 
@@ -81,6 +83,7 @@ class Parts:
             (np.cumsum(kept) - 1)[self.leaves[mine]],
             self.shifts[mine],
             {node: e[mine] for node, e in self.multipliers.items()},
+            {node: m[mine] for node, m in self.slopes.items()},
             np.stack([(np.cumsum(mine) - 1)[functions[:, 0]], functions[:, 1]], axis=1),
             {node: (p[own], q[own]) for node, (p, q) in self.weights.items()},
         )
@@ -131,14 +134,14 @@ class Parts:
 
     def _require_proposed(self, network: Network, count: int) -> None:
         leaves, many = self.leaves, len(self.functions)
-        if leaves.ndim != 1 or not ((leaves >= 0) & (leaves < count)).all() or not (np.diff(leaves) > 0).all():
+        if leaves.ndim != 1 or not ((leaves >= 0) & (leaves < count)).all() or not (np.diff(leaves) >= 0).all():
             raise Refused("what is proposed for parts is not for leaves of the trees, in order")
         if self.shifts.shape != (len(leaves), network.nodes[0].size):
             raise Refused("the anchors of parts do not have the shape of the input")
         ends = len(leaves), network.nodes[-1].size - 1
         if self.functions.shape != (many, 2) or not ((self.functions >= 0) & (self.functions < ends)).all():
             raise Refused("what is bounded on parts is not the margins of leaves")
-        arrays = [(node, e, len(leaves)) for node, e in self.multipliers.items()]
+        arrays = [(node, e, len(leaves)) for part in (self.multipliers, self.slopes) for node, e in part.items()]
         arrays += [(node, array, many) for node, pair in self.weights.items() for array in pair]
         for node, array, length in arrays:
             known = 0 <= node < len(network.nodes) and isinstance(network.nodes[node].op, Elementwise)

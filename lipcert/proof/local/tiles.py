@@ -5,7 +5,7 @@ functions of neighbours share one rectangle, laid out with the functions last: (
 step is a matrix product or an operation on long runs of memory, whatever the number of channels, and lines of
 activations are the same for all columns. Nodes that are no images are images of one place.
 
-Nothing here counts rounding: `drift` does, for all functions at once.
+Nothing here counts rounding: `drift` does, for all functions at once, in float64. Methods that only look take float32.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from lipcert.network.graph import Shape
 from lipcert.network.operators import Conv, Dense, Scale
 from lipcert.proof.local.affine import AffineStep
 from lipcert.proof.local.affine import Places as Ints
+
+DType = np.dtype[np.float64]  # or, where nothing is proved, of float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,9 +45,10 @@ class Tile:
         return self.values.reshape(-1, self.values.shape[3])
 
     def seen(self, image: Float) -> Float:
-        """Return (h w C,) what the rectangle shows of an image laid out as `laid_out` does."""
+        """Return (h w C,) what the rectangle shows of an image laid out by `laid_out`, in the values' dtype."""
         h, w = self.values.shape[:2]
-        return np.ascontiguousarray(image[self.top : self.top + h, self.left : self.left + w]).reshape(-1)
+        part = image[self.top : self.top + h, self.left : self.left + w]
+        return np.ascontiguousarray(part, dtype=self.values.dtype).reshape(-1)
 
     def like(self, values: Float) -> Tile:
         """Return functions with other coefficients in the same rectangle."""
@@ -57,7 +60,7 @@ class Tile:
         h, w, _, count = self.values.shape
         if (h, w) == (1, 1) == (height, width):
             return self.rows
-        found = np.zeros((channels, height, width, count))
+        found = np.zeros((channels, height, width, count), dtype=self.values.dtype)
         found[:, self.top : self.top + h, self.left : self.left + w] = np.moveaxis(self.values, 2, 0)
         return found.reshape(-1, count)
 
@@ -71,7 +74,7 @@ class Tile:
             max(s + p.values.shape[k] for s, p in zip((at, too), parts, strict=True))
             for k, at, too in ((0, self.top, other.top), (1, self.left, other.left))
         )
-        found = np.zeros((bottom - top, right - left, *self.values.shape[2:]))
+        found = np.zeros((bottom - top, right - left, *self.values.shape[2:]), dtype=self.values.dtype)
         for part in parts:
             (h, w), y, x = part.values.shape[:2], part.top - top, part.left - left
             found[y : y + h, x : x + w] += part.values
@@ -98,12 +101,12 @@ def whole(rows: Float, shape: Shape) -> Tile:
     return Tile(np.ascontiguousarray(values), 0, 0, shape)
 
 
-def entries(rows: Ints, shape: Shape) -> Tile:
+def entries(rows: Ints, shape: Shape, dtype: DType) -> Tile:
     """Return functions that are entries of a node, at positions (S,)."""
     height, width, channels = _places(shape)
     c, y, x = np.unravel_index(rows, (channels, height, width))
     top, left = int(y.min()), int(x.min())
-    values = np.zeros((int(y.max()) - top + 1, int(x.max()) - left + 1, channels, len(c)))
+    values = np.zeros((int(y.max()) - top + 1, int(x.max()) - left + 1, channels, len(c)), dtype=dtype)
     values[y - top, x - left, c, np.arange(len(c))] = 1.0
     return Tile(values, top, left, shape)
 
@@ -119,7 +122,8 @@ def by_neighbourhood(rows: Ints, shape: Shape, side: int) -> Ints:
 
 def pull_affine(step: AffineStep, tile: Tile) -> Tile:
     """Return functions of the input of an affine node: the transposed linear part of functions of its output."""
-    op, matrix = step.op, step.transposed
+    op, dtype = step.op, tile.values.dtype
+    matrix = step.transposed(dtype)
     if isinstance(op, Conv) and matrix is not None:
         return _pull_windows(op, matrix, tile, step.source)
     if isinstance(op, Dense) and matrix is not None:
@@ -129,7 +133,8 @@ def pull_affine(step: AffineStep, tile: Tile) -> Tile:
         return tile.like(tile.rows * tile.seen(factor)[:, None])
     if step.keeps_order:
         return whole(tile.full(), step.source)
-    return whole(step.adjoint(np.ascontiguousarray(tile.full().T)[None])[0].T, step.source)
+    found = step.adjoint(np.ascontiguousarray(tile.full().T)[None])[0]
+    return whole(found.T.astype(dtype, copy=False), step.source)
 
 
 def _pull_windows(op: Conv, matrix: Float, tile: Tile, source: Shape) -> Tile:
@@ -137,12 +142,12 @@ def _pull_windows(op: Conv, matrix: Float, tile: Tile, source: Shape) -> Tile:
     (down, right), kernel, channels = op.stride, op.weight.shape[2:], op.weight.shape[1]
     h, w, _, count = tile.values.shape
     top, left = tile.top * down - op.padding[0][0], tile.left * right - op.padding[1][0]
-    canvas = np.zeros(((h - 1) * down + kernel[0], (w - 1) * right + kernel[1], channels, count))
+    canvas = np.zeros(((h - 1) * down + kernel[0], (w - 1) * right + kernel[1], channels, count), dtype=matrix.dtype)
     for y in range(h):  # a row at a time stays in the cache
         parts = np.matmul(matrix, tile.values[y]).reshape(w, *kernel, channels, count)
         for i, j in product(range(kernel[0]), range(kernel[1])):
             canvas[y * down + i, j : j + right * (w - 1) + 1 : right] += parts[:, i, j]
     inner = canvas[max(0, -top) : max(0, source[1] - top), max(0, -left) : max(0, source[2] - left)]
     if not inner.size:  # these windows see padding only
-        return Tile(np.zeros((1, 1, channels, count)), 0, 0, source)
+        return Tile(np.zeros((1, 1, channels, count), dtype=matrix.dtype), 0, 0, source)
     return Tile(np.ascontiguousarray(inner), max(0, top), max(0, left), source)

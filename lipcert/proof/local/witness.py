@@ -2,8 +2,9 @@
 
 Names are ``margins/NODE/low`` and ``/high``; ``entries/NODE/rows``, ``entries/NODE/AT/low`` and ``/high``;
 ``multipliers/SET/NODE``; ``norms/NODE``; ``parts/cuts``, ``/at``, ``/leaves``, ``/shifts``, ``/functions``,
-``parts/multipliers/NODE``, ``parts/weights/NODE/outputs`` and ``/inputs``; nodes by their index in the normal form
-without a last softmax. What is read is of the right shape for the network, or refused; the numbers may be any.
+``parts/multipliers/NODE``, ``parts/slopes/NODE``, ``parts/weights/NODE/outputs`` and ``/inputs``; nodes by their index
+in the normal form without a last softmax. What is read is of the right shape for the network, or refused; the numbers
+may be any.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from lipcert.proof.local.proposal import Ints, Proposal, Slopes
 from lipcert.proof.refusal import Refused
 
 _WHOLE, _REAL, _ENDS = ("cuts", "leaves", "functions"), ("at", "shifts"), ("outputs", "inputs")
+_BY_NODE = "multipliers", "slopes"
 
 
 def to_arrays(proposal: Proposal) -> dict[str, npt.NDArray[Any]]:
@@ -39,7 +41,8 @@ def to_arrays(proposal: Proposal) -> dict[str, npt.NDArray[Any]]:
 
 def _named_parts(parts: Parts) -> dict[str, npt.NDArray[Any]]:
     found: dict[str, npt.NDArray[Any]] = {f"parts/{name}": getattr(parts, name) for name in (*_WHOLE, *_REAL)}
-    found |= {f"parts/multipliers/{node}": e for node, e in parts.multipliers.items()}
+    for name in _BY_NODE:
+        found |= {f"parts/{name}/{node}": array for node, array in getattr(parts, name).items()}
     for node, pair in parts.weights.items():
         found |= {f"parts/weights/{node}/{end}": part for end, part in zip(_ENDS, pair, strict=True)}
     return found
@@ -106,14 +109,16 @@ class _Reader:
 
     def parts(self) -> Parts:
         """Return trees, one for each sample, and what is proposed for their leaves."""
-        whole = {name: self._take(f"parts/{name}", "i") for name in _WHOLE}
-        real = {name: self._take(f"parts/{name}", "f") for name in _REAL}
-        multipliers = {node: self._take(f"parts/multipliers/{node}", "f") for node in self.nodes("parts/multipliers")}
+        multipliers, slopes = (
+            {node: self._take(f"parts/{name}/{node}", "f") for node in self.nodes(f"parts/{name}")} for name in _BY_NODE
+        )
         weights = {}
         for node in self.nodes("parts/weights"):
             p, q = (self._take(f"parts/weights/{node}/{end}", "f") for end in _ENDS)
             weights[node] = p, q
-        found = Parts(**whole, **real, multipliers=multipliers, weights=weights)
+        cuts, leaves, functions = (self._take(f"parts/{name}", "i") for name in _WHOLE)
+        at, shifts = (self._take(f"parts/{name}", "f") for name in _REAL)
+        found = Parts(cuts, at, leaves, shifts, multipliers, slopes, functions, weights)
         found.require(self._network, self._count)
         return found
 

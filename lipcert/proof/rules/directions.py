@@ -32,6 +32,7 @@ from lipcert.proof.certificate import Witness
 from lipcert.proof.claims import Norm
 from lipcert.proof.inequality import assemble, tridiagonal
 from lipcert.proof.lifted import Lifted, lift
+from lipcert.proof.linear_neurons import without_linear
 from lipcert.proof.narrow import narrowed
 from lipcert.proof.psd import is_psd
 from lipcert.proof.refusal import Refused
@@ -56,7 +57,7 @@ class Directions(Rule):
 
     def prove(self, network: Network, norm: Norm, witness: Witness) -> Derivation:
         """Derive a bound of the whole output and of all margins; cost: 2 + k block-tridiagonal factorisations."""
-        lifted = narrowed(lift(network))
+        lifted = narrowed(without_linear(lift(network)))
         sets, gram, pairs = read_sets(lifted, witness)
         multipliers, bound = _proved(lifted, sets[0])
         if not proves_gram(lifted, multipliers, gram):

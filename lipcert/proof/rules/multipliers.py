@@ -17,8 +17,8 @@ With B_k = p q' + q p', p = e - alpha r, q = e - beta r, this is Z of `LipSDP` (
 with the single-neuron multipliers that Pauli et al. 2021 showed to be the sound ones). Products of norms,
 Gershgorin and AOL scalings, ECLipsE and LipSDP are all choices of Lambda.
 
-Inputs wider than the rows that read them are narrowed first (`proof.narrow`). The matrix is assembled by
-`proof.inequality`, and proved by `proof.psd`.
+Linear neurons are put into the rows that read them (`proof.linear_neurons`), and inputs wider than the rows that read
+them are narrowed (`proof.narrow`). The matrix is assembled by `proof.inequality`, and proved by `proof.psd`.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ from lipcert.network.enclosure import Float
 from lipcert.network.graph import Network
 from lipcert.proof.certificate import Witness
 from lipcert.proof.claims import Norm
-from lipcert.proof.inequality import Blocks, add_output, assemble, group
+from lipcert.proof.inequality import add_output, assemble, group
 from lipcert.proof.lifted import Lifted, lift
+from lipcert.proof.linear_neurons import without_linear
 from lipcert.proof.narrow import narrowed
 from lipcert.proof.psd import is_psd
 from lipcert.proof.refusal import Refused
@@ -52,7 +53,7 @@ class Multipliers(Rule):
 
     def prove(self, network: Network, norm: Norm, witness: Witness) -> Derivation:
         """Derive F^(-1/2), rounded up, if the matrix inequality can be proved at F."""
-        lifted = narrowed(lift(network))
+        lifted = narrowed(without_linear(lift(network)))
         multipliers, target = read_witness(lifted, witness)
         if not proves(lifted, multipliers, target):
             raise Refused("the matrix inequality cannot be proved with these multipliers")
@@ -79,16 +80,10 @@ def read_witness(lifted: Lifted, witness: Witness) -> tuple[list[Float], float]:
 
 def proves(lifted: Lifted, multipliers: list[Float], target: float) -> bool:
     """Whether Z(multipliers, target) >= 0 can be proved, every rounding error counted."""
-    with np.errstate(all="ignore"):
-        return holds(assemble(lifted, multipliers), lifted, target)
-
-
-def holds(blocks: Blocks, lifted: Lifted, target: float) -> bool:
-    """Whether Z >= 0 can be proved at a target, given Z without its last term (see `assemble`), which is kept."""
     with np.errstate(all="ignore"):  # what is not finite is refused
-        whole = dict(blocks)
-        add_output(whole, lifted, target)
+        blocks = assemble(lifted, multipliers)
+        add_output(blocks, lifted, target)
         try:
-            return is_psd(*group(whole, lifted))
+            return is_psd(*group(blocks, lifted))
         except Refused:
             return False

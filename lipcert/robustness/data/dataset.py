@@ -60,7 +60,7 @@ class Dataset:
         """SHA-256 of the samples: the numbers of the images in C order, then the labels."""
         content = hashlib.sha256()
         for block in blocks(self.images):
-            content.update(np.ascontiguousarray(block, dtype="<f4").data)
+            content.update(np.ascontiguousarray(block, dtype=block.dtype.newbyteorder("<")).data)
         content.update(np.ascontiguousarray(self.labels, dtype="<i8").data)
         return content.hexdigest()
 

@@ -50,6 +50,7 @@ def make_heading(
         margins=basis.pairs,
         provenance=_provenance(dataset, settings, started),
         notes=(*dataset.notes, *network.notes, *basis.notes),
+        outputs=None if settings.units is None else network.nodes[-1].size,
     )
 
 

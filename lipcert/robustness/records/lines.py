@@ -18,6 +18,7 @@ import math
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,10 @@ from lipcert.errors import UsageError, one_line
 from lipcert.proof.claims import Level
 from lipcert.results import Heading, Part
 from lipcert.robustness.data.streams import Images
-from lipcert.robustness.verdicts import NOBODY, Ints, Status, Verdicts
+from lipcert.robustness.verdicts import NOBODY, Changes, Ints, Status, Verdicts
 
 FILE = "records.jsonl"
+INTERVALS = ("lower", "upper", "change")  # further entries of a sample's line, where outputs are numbers
 KEY_BYTES = 8
 Keys = npt.NDArray[np.str_]
 
@@ -64,7 +66,8 @@ def sample_keys(heading: Heading, images: Images, labels: Ints) -> Keys:
     """Return (N,) digests of (sample, network, settings): verdicts with the same one are interchangeable."""
     start = hashlib.blake2b(bytes.fromhex(heading.digest), digest_size=KEY_BYTES)
     found = []
-    for image, label in zip(np.ascontiguousarray(images, dtype="<f4"), labels.tolist(), strict=True):
+    numbers = np.ascontiguousarray(images, dtype=images.dtype.newbyteorder("<"))
+    for image, label in zip(numbers, labels.tolist(), strict=True):
         content = start.copy()
         content.update(image.data)
         content.update(label.to_bytes(8, "little", signed=True))
@@ -75,7 +78,10 @@ def sample_keys(heading: Heading, images: Images, labels: Ints) -> Keys:
 def no_verdicts(heading: Heading) -> Log:
     """Return the records of a run that did nothing yet."""
     empty = np.zeros(0, dtype=np.int64)
-    return Log(heading, Verdicts.unknown(empty, empty, len(heading.eps)), np.zeros(0, dtype=f"U{2 * KEY_BYTES}"))
+    keys, count = np.zeros(0, dtype=f"U{2 * KEY_BYTES}"), len(heading.eps)
+    if heading.outputs is None:
+        return Log(heading, Verdicts.unknown(empty, empty, count), keys)
+    return Log(heading, Changes.nothing(empty, count, heading.outputs), keys)
 
 
 def heading_line(heading: Heading) -> bytes:
@@ -101,15 +107,22 @@ def verdict_lines(log: Log) -> Iterator[str]:
     verdicts = log.verdicts
     columns = (verdicts.index, verdicts.labels, verdicts.predicted, verdicts.radius)
     codes = (verdicts.status, verdicts.stage, verdicts.level)
+    intervals = (getattr(verdicts, name).tolist() for name in INTERVALS) if isinstance(verdicts, Changes) else ()
+    further = map(_intervals, zip(*intervals, strict=True)) if isinstance(verdicts, Changes) else repeat("")
     rows = zip(log.keys.tolist(), *(column.tolist() for column in (*columns, *codes)), strict=True)
-    for key, index, label, predicted, radius, status, stage, level in rows:
+    for (key, index, label, predicted, radius, status, stage, level), text in zip(rows, further, strict=False):
         verdict = ",".join(f'"{words[code]}"' for code in status)
         by = ",".join(f'"{names[code]}"' for code in stage)
         proof = ",".join(f'"{levels[code]}"' for code in level)
         yield (
             f'{{"index":{index},"label":{label},"predicted":{predicted},"radius":{radius!r},'
-            f'"status":[{verdict}],"stage":[{by}],"level":[{proof}],"key":"{key}"}}\n'
+            f'"status":[{verdict}],"stage":[{by}],"level":[{proof}],"key":"{key}"{text}}}\n'
         )
+
+
+def _intervals(numbers: tuple[Any, ...]) -> str:
+    """Return the intervals of a sample as further entries of its line."""
+    return "".join(f',"{name}":{json.dumps(values)}' for name, values in zip(INTERVALS, numbers, strict=True))
 
 
 def read_records(path: Path) -> Found | None:
@@ -176,8 +189,11 @@ class _Reader:
         column = {name: np.array([row[name] for row in rows]) for name in rows[0]}
         codes = (column[name].astype(np.int8) for name in ("status", "stage", "level"))
         whole = (column[name].astype(np.int64) for name in ("index", "label", "predicted"))
-        verdicts = Verdicts(*whole, column["radius"].astype(np.float64), *codes)  # type: ignore[call-arg,arg-type]
-        return Log(heading, verdicts, column["key"], self._parts)
+        known = (*whole, column["radius"].astype(np.float64), *codes)
+        if heading.outputs is None:
+            return Log(heading, Verdicts(*known), column["key"], self._parts)  # type: ignore[arg-type]
+        ends = (column[name].astype(np.float64) for name in INTERVALS)
+        return Log(heading, Changes(*known, *ends), column["key"], self._parts)  # type: ignore[arg-type]
 
     def _sample(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return a sample's line with codes in place of words."""
@@ -193,6 +209,12 @@ class _Reader:
             if len(row[name]) != len(self._heading.eps):
                 raise ValueError("it speaks of other radii")
             row[name] = [known[word] for word in row[name]]
+        if self._heading.outputs is not None:
+            shape = (len(self._heading.eps), self._heading.outputs)
+            for name in INTERVALS:
+                row[name] = np.array(row[name], dtype=np.float64)
+                if row[name].shape != shape or not np.isfinite(row[name]).all():
+                    raise ValueError(f"'{name}' is no {shape[0]} x {shape[1]} numbers")
         return row
 
 

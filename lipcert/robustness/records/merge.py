@@ -17,7 +17,7 @@ from lipcert.errors import UsageError
 from lipcert.files import write_whole
 from lipcert.results import Heading, Part
 from lipcert.robustness.records.lines import FILE, Log, batch_lines, heading_line, read_records
-from lipcert.robustness.verdicts import FIELDS, NOBODY, Codes, Ints, Status, Verdicts
+from lipcert.robustness.verdicts import NOBODY, Codes, Ints, Status, Verdicts
 
 Mask = npt.NDArray[np.bool_]
 
@@ -40,7 +40,7 @@ def merge(logs: Sequence[Log]) -> Log:
     stages = _stages(headings)
     heading = max(headings, key=_weakest).model_copy(update={"stages": stages})
     moved = [renamed(log, stages) for log in logs]
-    whole = Verdicts(*(np.concatenate([getattr(part, name) for part in moved]) for name in FIELDS))
+    whole = Verdicts.stack(moved)
     keys = np.concatenate([log.keys for log in logs])
     order = _best_last(whole)
     whole, keys = whole.take(order), keys[order]

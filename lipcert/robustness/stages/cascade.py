@@ -1,7 +1,7 @@
 """The cascade: stages in order, each on what the ones before it left open, within the time that there is.
 
-What a stage takes for a sample is known from the samples it looked at. Before that it is guessed from its work, going
-by the dearest stage that was run: a stage that would not even end its first sample in time is not begun.
+What a stage takes for a sample is known from the samples it looked at. Before that it is guessed from its work and the
+time of others of similar work: a stage that would not even end its first sample in time is not begun.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,6 +19,19 @@ from lipcert.robustness.stages.stage import Images, Mask, Stage
 from lipcert.robustness.verdicts import Ints, Status, Verdicts
 
 NEAR = 100.0  # a stage of so many times less work says nothing of another one: other things take its time
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a sample may take now, in seconds; a stage that takes it beyond is put off.
+
+    Attributes:
+        seconds: of all stages together.
+        unknown: what a stage is taken to cost of which nothing is known yet.
+    """
+
+    seconds: float = math.inf
+    unknown: float = 0.0
 
 
 class Cascade:
@@ -42,7 +56,7 @@ class Cascade:
         """Names of the stages."""
         return tuple(stage.name for stage in self.stages)
 
-    def share(self, count: int) -> float:
+    def seconds_for(self, count: int) -> float:
         """Return the seconds that each of so many samples may still take; infinite without a time limit."""
         return max(0.0, self._clock.left) / max(1, count)
 
@@ -56,12 +70,14 @@ class Cascade:
         """Whether the run's time is over."""
         return self._clock.expired
 
-    def decide(self, images: Images, verdicts: Verdicts, share: float = math.inf, pending: Mask | None = None) -> Mask:
+    def decide(
+        self, images: Images, verdicts: Verdicts, share: Share | None = None, pending: Mask | None = None
+    ) -> Mask:
         """Let each stage decide a batch, in place.
 
         Args:
             images: (N, *input_shape) float32. verdicts: on these samples.
-            share: seconds that a sample may take now; a stage that takes it beyond is put off.
+            share: what a sample may take now; as much as there is time where None.
             pending: (N, stages) what to run, as returned for samples that have been through before; None for all.
 
         Returns:
@@ -76,7 +92,7 @@ class Cascade:
             if position:
                 over = wanted & (spent + self._expected(position) > budget)
                 spared |= over
-                late[:, position] = wanted & ~over & self._put_off(position, spent, share)
+                late[:, position] = wanted & ~over & self._put_off(position, spent, share or Share())
                 wanted &= ~over & ~late[:, position]
             rows = np.flatnonzero(wanted)
             if len(rows):
@@ -110,27 +126,21 @@ class Cascade:
         self.looked[position] += len(rows)
         return seconds
 
-    def _put_off(self, position: int, spent: Float, share: float) -> Mask:
+    def _put_off(self, position: int, spent: Float, share: Share) -> Mask:
         """Return which samples a stage does not look at now: no time is left, or not enough for a single one."""
         if self._clock.expired or self._expected(position) > self._clock.left:
             return np.ones(len(spent), dtype=np.bool_)
-        beyond: Mask = spent + self._expected(position, near=math.inf) > share
+        beyond: Mask = spent + self._expected(position, share.unknown) > share.seconds
         return beyond
 
-    def _expected(self, position: int, near: float = NEAR) -> float:
-        """Return the seconds that a stage will take for a sample, as far as anything is known; else 0.
-
-        near: how many times the work of a stage that was run its own may be, for that one to say anything of it.
-        """
+    def _expected(self, position: int, unknown: float = 0.0) -> float:
+        """Return the seconds that a stage will take for a sample, and `unknown` where nothing is known of it."""
         if self.looked[position]:
             return self.seconds[position] / self.looked[position]
-        own = self.stages[position].work
-        known = [
-            (stage.work, seconds / looked)
+        own = self.stages[position].work or math.inf
+        rates = [  # the fastest one is trusted: others have things to set up
+            seconds / (looked * stage.work)
             for stage, seconds, looked in zip(self.stages, self.seconds, self.looked, strict=True)
-            if stage.work and looked
+            if stage.work and looked and NEAR * stage.work >= own
         ]
-        if own is None or not known:
-            return 0.0
-        work, each = max(known)
-        return each * own / work if near * work >= own else 0.0
+        return own * min(rates) if rates else unknown

@@ -18,7 +18,7 @@ from strategies import networks, random_network
 from benchmarks.networks import open_bare, open_network
 from lipcert.bounds.local import anchored
 from lipcert.bounds.local.anchored import Anchored, LocalLipSDP
-from lipcert.bounds.local.covariance import all_rows, carry, first
+from lipcert.bounds.local.covariance import all_rows, carry, each_row, first
 from lipcert.bounds.local.crown import margins as crown_margins
 from lipcert.bounds.local.crown import relax_network
 from lipcert.bounds.local.improvement import Positive, improve
@@ -29,7 +29,7 @@ from lipcert.bounds.local.rounds import Setting, groups
 from lipcert.bounds.local.sectors import anchored_sector
 from lipcert.bounds.local.view import View
 from lipcert.errors import UsageError
-from lipcert.network.operators import Dense, Elementwise
+from lipcert.network.operators import Conv, Dense, Elementwise
 from lipcert.testing.build import RELU, chain, exact, matrices, mlp
 from lipcert.testing.jacobian import exact_jacobian, operator_norm
 from lipcert.testing.truth import is_countable, region_points
@@ -153,6 +153,56 @@ def test_what_multipliers_prove_is_what_the_theorem_says(sizes):
     whole = float(carry(model, logs, all_rows).lengths[0, 0])
     vectors = np.linalg.eigh(full[row:] @ np.linalg.solve(form, full[row:].T))[0]
     assert whole == pytest.approx(np.sqrt(vectors[-1]), rel=1e-9)
+
+
+@pytest.mark.parametrize("sizes", [(8, 5, 6, 3), (3, 12, 9, 3), (2, 6, 20, 5, 2)])
+@pytest.mark.parametrize("measure", [each_row, all_rows])
+def test_responses_are_derivatives(sizes, measure):
+    """L^2 changes by r (e s^2 - z^2 / e) with log e; beside differences."""
+    view = _view(mlp(matrices(sum(sizes), *sizes)))
+    model = _setting(view, _ball(view, 1.0, None, 1, count=2), outputs(view, 2), any_two).model()
+    logs, found = first(model, measure)
+    for k, (log, z, s) in enumerate(zip(logs, *found.responses(), strict=True)):
+        radius, e = model.radii[k][..., None], log.exp()[..., None]
+        said = radius * (e * s.square() - z.square() / e)
+        for i in range(log.shape[1]):
+            ends = []
+            for step in (1e-5, -1e-5):
+                moved = [other.clone() for other in logs]
+                moved[k][:, i] += step
+                ends.append(carry(model, moved, measure).lengths.square())
+            torch.testing.assert_close((ends[0] - ends[1]) / 2e-5, said[:, i], rtol=1e-3, atol=1e-6)
+
+
+def test_steps_come_near_to_the_best_multipliers():
+    """On a chain of one neuron the best bound is known: |a| + |b| r |g|."""
+    view = _view(mlp([np.array([[2.0]]), np.array([[3.0]])]))
+    setting = Setting(
+        view,
+        any_two,
+        [(torch.full((1, 1), -1.0), torch.full((1, 1), 1.0))] * len(view.nodes),
+        view.trace(torch.zeros((1, 1), dtype=torch.float64)),
+        torch.ones(1, dtype=torch.float64),
+        torch.ones((1, 1, 1), dtype=torch.float64),
+    )
+    model = setting.model()
+    logs = [log + 1.0 for log in first(model)[0]]
+    start = carry(model, logs)
+    found = improve(model, logs, start, Positive(torch.zeros((1, 1), dtype=torch.float64), setting.eps), 12)
+    assert 6.0 - 1e-9 <= float(found.lengths[0, 0]) <= 6.0 * (1.0 + 1e-4) < float(start.lengths[0, 0])
+
+
+def test_products_with_rows_of_a_convolution_are_products():
+    name = next(name for name, network in zoo().items() if isinstance(network.nodes[1].op, Conv))
+    view = _view(zoo()[name])
+    ball = _ball(view, 0.5, None, 3)
+    model = _setting(view, ball, outputs(view, len(ball)), any_two).model()
+    assert model.front is not None
+    rows, count = model.inputs, model.radii[0].shape[1]
+    torch.testing.assert_close(model.gram, rows @ rows.mT, rtol=1e-12, atol=1e-12)
+    weight = torch.rand((len(ball), count), dtype=torch.float64)
+    expected = rows[:, :count].mT @ (weight[..., None] * rows[:, :count])
+    torch.testing.assert_close(model.front.weighted(weight), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_multipliers_outside_the_domain_prove_nothing():

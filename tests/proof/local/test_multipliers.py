@@ -19,9 +19,9 @@ from lipcert.bounds.local.view import View
 from lipcert.network.enclosure import Enclosure
 from lipcert.network.operators import Dense, Elementwise
 from lipcert.proof.local import NOTHING, Evaluator, Proposal, Region, Samples
-from lipcert.proof.local.anchored import Anchor, Anchored
+from lipcert.proof.local.anchored import Anchor, Narrowing
 from lipcert.proof.local.differences import Differences, Rows, spans
-from lipcert.proof.local.reach import Seen, reach
+from lipcert.proof.local.reach import Noises, Seen, reach
 from lipcert.proof.local.secants import anchored_sector
 from lipcert.proof.refusal import Refused
 from lipcert.testing.build import RELU, chain, exact, matrices, mlp
@@ -176,11 +176,12 @@ def test_reach_is_that_of_a_chain_of_one_neuron(seed):
     # the best sigma: (a + b r g)^2 = (a^2 + (b s)^2)(...) is reached at e = g^2 r (1 + a / (b r g))
     e = g * g * r * (1.0 + a / (b * r * g))
     ball = Seen(0.5, np.zeros(2))
-    found = float(reach(neurons, np.array([r]), np.sqrt(np.array([r * e])), function, ball)[1][0])
+    found = float(reach(Noises.of_secants(neurons, np.array([r]), np.sqrt(np.array([r * e]))), function, ball)[1][0])
     assert Fraction(found) >= true / 2
     assert found <= float(true) / 2 * (1 + 1e-6)
     for other in (0.5, 2.0, 30.0):
-        looser = float(reach(neurons, np.array([r]), np.sqrt(np.array([other * r * e])), function, ball)[1][0])
+        noises = Noises.of_secants(neurons, np.array([r]), np.sqrt(np.array([other * r * e])))
+        looser = float(reach(noises, function, ball)[1][0])
         assert looser == np.inf if other * e <= r * g * g else Fraction(looser) >= true / 2
 
 
@@ -194,7 +195,7 @@ def test_reach_is_above_every_noise_that_is_allowed(seed):
     neurons, radius = Rows(rng.normal(size=(u, n)), noise, error), rng.uniform(0.01, 0.5, u)
     functions = Rows(rng.normal(size=(2, n)), rng.normal(size=(2, u)), np.array([0.0, 1e-3]))
     scale = np.sqrt(radius * 2.0 * np.linalg.norm(neurons.inputs, 2) ** 2 * float(rng.choice([1.0, 5.0])) + 0.5)
-    low, found = reach(neurons, radius, scale, functions, Seen(0.75, np.zeros(n)))
+    low, found = reach(Noises.of_secants(neurons, radius, scale), functions, Seen(0.75, np.zeros(n)))
     assert (low == -found).all()
     rest = np.isfinite(found)
     for _ in range(20):
@@ -216,15 +217,18 @@ def test_reach_is_above_every_noise_that_is_allowed(seed):
 def test_a_reach_of_what_is_no_number_is_infinite():
     good = Rows(np.eye(2), np.zeros((2, 2)), np.zeros(2))
     one, ones = Rows(np.ones((1, 2)), np.ones((1, 2)), np.zeros(1)), np.ones(2)
-    ball = Seen(1.0, np.zeros(2))
-    assert np.isfinite(reach(good, 0.1 * ones, ones, one, ball)).all()
+
+    def length(rows, radius, scale):
+        return reach(Noises.of_secants(rows, radius, scale), one, Seen(1.0, np.zeros(2)))[1]
+
+    assert np.isfinite(length(good, 0.1 * ones, ones)).all()
     for value in (np.nan, np.inf, 0.0, 1e200, 1e-200):
         broken = np.array([value, 1.0])
-        assert np.isinf(reach(good, 0.1 * ones, broken, one, ball)).all()
+        assert np.isinf(length(good, 0.1 * ones, broken)).all()
         rows = Rows(np.diag(broken) if np.isfinite(value) else np.full((2, 2), value), good.noise, good.error)
-        assert np.isinf(reach(rows, ones, ones, one, ball)).all() or value in (0.0, 1e-200)
-    assert np.isinf(reach(Rows(np.eye(2), good.noise, np.array([0.0, np.inf])), 0.1 * ones, ones, one, ball)).all()
-    assert np.isinf(reach(good, 2.0 * ones, ones, one, ball)).all()  # outside the domain
+        assert np.isinf(length(rows, ones, ones)).all() or value in (0.0, 1e-200)
+    assert np.isinf(length(Rows(np.eye(2), good.noise, np.array([0.0, np.inf])), 0.1 * ones, ones)).all()
+    assert np.isinf(length(good, 2.0 * ones, ones)).all()  # outside the domain
 
 
 @pytest.mark.parametrize("name", STRAIGHT)
@@ -275,7 +279,7 @@ def test_boxes_are_narrowed_and_hold():
     region = Region.around(x, eps)
     around = evaluator._around(region, NOTHING)
     boxes, _ = evaluator._narrowed_boxes(around, NOTHING)
-    narrowed = Anchored(Anchor.at_sample(around), boxes, _proposed(network, x, eps, labels).multipliers[0]).boxes
+    narrowed = Narrowing(Anchor.at_sample(around), boxes, _proposed(network, x, eps, labels).multipliers[0]).boxes
     shares = [((a[1] - a[0]) / np.maximum(b[1] - b[0], 1e-9)).min() for a, b in zip(narrowed, boxes, strict=True)]
     assert min(shares) < 0.9
     for point in _points(x, eps, rng, 20):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from local_regions import rational_points
+from local_regions import assert_below_margins, rational_points
 from rational_evaluation import margins, rational, values
 from strategies import networks
 
@@ -43,13 +43,6 @@ def _served():
 
 
 SERVED = dict(_served())
-
-
-def _assert_sound(network, x, eps, labels, found, rng, count=6):
-    rest = np.isfinite(found)
-    for point in rational_points(x, eps, rng, count):
-        for sign in (0, 1, -1):
-            assert (rational(found[rest]) <= margins(network, point, labels, sign)[rest]).all()
 
 
 # --- norms ------------------------------------------------------------------------------------------------------
@@ -191,7 +184,7 @@ def test_no_bound_is_above_a_margin_inside_the_ball(name):
     labels = values(network, x)[-1].reshape(3, -1).argmax(axis=1).astype(np.int64)
     for eps in (2.0**-40, 0.25):
         found = evaluator.pruned(Region.around(x, eps), labels)
-        _assert_sound(network, x, eps, labels, found, rng)
+        assert_below_margins(network, labels, found, rational_points(x, eps, rng))
 
 
 @given(networks(max_depth=5), st.integers(0, 2**16), st.sampled_from([1e-3, 0.1, 1.0]), st.booleans())
@@ -208,11 +201,7 @@ def test_random_networks_of_all_operators(network, seed, eps, boxed):
     labels = rng.integers(0, network.nodes[-1].size, 2)
     box = (-1.0, 1.0) if boxed else None
     found = evaluator.pruned(Region.around(x, eps, "l2", box), labels, Proposal(norms=View(network).norms))
-    rest = np.isfinite(found)
-    for point in rational_points(x, eps, rng, 4):
-        point = np.clip(point, -1, 1) if boxed else point
-        for sign in (0, 1, -1):
-            assert (rational(found[rest]) <= margins(network, point, labels, sign)[rest]).all()
+    assert_below_margins(network, labels, found, rational_points(x, eps, rng, 4, box=box))
 
 
 @pytest.mark.parametrize("name", ["small ReLU chain", "MaxMin", "clipped MaxMin"])
@@ -254,7 +243,7 @@ def test_whatever_is_proposed_what_is_derived_holds(kind):
     region = Region.around(x, 0.3)
     found = evaluator.pruned(region, labels, Proposal(slopes, multipliers=multipliers, norms=norms))
     assert (found == evaluator.pruned(region, labels)).all()
-    _assert_sound(network, x, 0.3, labels, found, rng)
+    assert_below_margins(network, labels, found, rational_points(x, 0.3, rng))
 
 
 def test_constant_neurons_do_not_count():
