@@ -36,7 +36,7 @@ from benchmarks.networks import open_network
 from benchmarks.networks.modules import Module
 from lipcert.bounds.local.branching import Branching, Budget
 from lipcert.bounds.local.margins import differences, rivals
-from lipcert.bounds.local.method import LocalMethod
+from lipcert.bounds.local.method import Crown, LocalMethod
 from lipcert.bounds.local.region import Ball
 from lipcert.bounds.local.registry import find_local
 from lipcert.bounds.local.view import View
@@ -151,7 +151,7 @@ class Pair:
 
     def ours(self, name: str, ball: Ball, labels: Tensor) -> Tensor:
         """Return (B, classes - 1) margins of one of our methods."""
-        return self.by(find_local(name), ball, labels)
+        return self.by(Crown() if name == "crown" else find_local(name), ball, labels)
 
     def by(self, method: LocalMethod, ball: Ball, labels: Tensor) -> Tensor:
         """Return (B, classes - 1) margins of a method."""

@@ -58,24 +58,26 @@ def joint(network: Network) -> Effort:
     of n_k n_{k-1}, a Hessian with its factor takes 4 n s + N^3 / 3 flops; a gradient (factorisation, and the band of
     the inverse) the sum of n_k^3 + 3.5 n_k n_{k-1} (n_k + n_{k-1}).
     """
-    begun, widths = joint_begun(network), narrowed_widths(network)
+    start, begun, widths = layerwise(network), joint_begun(network), narrowed_widths(network)
     neurons, links = float(sum(widths[1:])), [float(a) * b for a, b in pairwise(widths)]
     hessian = 4.0 * (neurons + widths[0]) * sum(links) + neurons**3 / 3.0
     gradient = sum(float(n) ** 3 for n in widths)
     gradient += 3.5 * sum(link * (a + b) for link, (a, b) in zip(links, pairwise(widths), strict=True))
-    rate = FLOPS if solver_device(network) == "cpu" else GPU_FLOPS
-    return Effort(begun.seconds + (HESSIANS * hessian + GRADIENTS * gradient) / rate, begun.bytes)
+    device = solver_device(network)
+    held = joint_bytes(network) if device == "cpu" else 0.0
+    rows = SOLVER_ENTRY / ENTRY * start.bytes  # start and proof come before and after it
+    seconds = (HESSIANS * hessian + GRADIENTS * gradient) / (FLOPS if device == "cpu" else GPU_FLOPS)
+    return Effort(begun.seconds + seconds, max(start.bytes, rows + held))
 
 
 def joint_begun(network: Network) -> Effort:
-    """Return the effort of the same method until its start, multipliers found layer by layer, is there and proved.
+    """Return the effort of `lipsdp` until multipliers found layer by layer are there and proved.
 
-    It is anytime: its bound is useful from then on.
+    Its bound is useful from then on: where the method above does not end in time, or needs too much memory, gradients
+    alone improve these, with no matrix larger than those of the rule.
     """
     start = layerwise(network)
-    held = joint_bytes(network) if solver_device(network) == "cpu" else 0.0
-    rows = SOLVER_ENTRY / ENTRY * start.bytes  # start and proof come before and after it
-    return Effort(2.0 * start.seconds, max(start.bytes, rows + held))
+    return Effort(2.0 * start.seconds, start.bytes)
 
 
 def joint_bytes(network: Network) -> float:
@@ -107,7 +109,7 @@ def per_channel(network: Network) -> Effort:
 
 
 BEGUN: Mapping[str, Estimate] = MappingProxyType({"lipsdp": joint_begun})
-"""Where an anytime method needs less until it is worth its while."""
+"""What an anytime method needs at least."""
 ESTIMATES: Mapping[str, Estimate] = MappingProxyType(
     {
         "product": nothing,
@@ -125,7 +127,7 @@ def beyond_memory(method: str, network: Network) -> str | None:
     """Return why a method that serves a normal form is not started on it: it would not fit into `MOST_BYTES`."""
     if method not in ESTIMATES:
         return None
-    need = ESTIMATES[method](network).bytes
+    need = BEGUN.get(method, ESTIMATES[method])(network).bytes
     if need <= MOST_BYTES:
         return None
     return f"it would need about {need / GIB:.0f} GiB ({MOST_BYTES / GIB:.0f} at most); 'compositional' cuts first"

@@ -10,7 +10,7 @@ from lipcert.bounds.compositional import Compositional, describe
 from lipcert.bounds.cutting import Tool
 from lipcert.bounds.eclipse import Eclipse
 from lipcert.bounds.eclipse_fast import EclipseFast
-from lipcert.bounds.effort import BEGUN, ESTIMATES, beyond_memory
+from lipcert.bounds.effort import BEGUN, ESTIMATES, MOST_BYTES, beyond_memory
 from lipcert.bounds.gershgorin import Gershgorin
 from lipcert.bounds.lip_lt import LipLt
 from lipcert.bounds.lipsdp.method import LipSdp
@@ -98,8 +98,9 @@ def choose_method(network: Network, norm: Norm, time_limit: float | None = None)
         return Choice(find_method("absolute"), "never above the product of the norms, at the cost of one pass")
     solver = find_method("lipsdp")
     if solver.refuses(network, norm) is None and beyond_memory(solver.name, network) is None:
-        seconds = ESTIMATES[solver.name](network).seconds
-        if seconds <= max(SECONDS if time_limit is None else time_limit, ALWAYS):
+        need = ESTIMATES[solver.name](network)
+        seconds, limit = need.seconds, SECONDS if time_limit is None else time_limit
+        if seconds <= max(limit, ALWAYS) and need.bytes <= MOST_BYTES:
             time = "in seconds" if seconds <= SECONDS else f"in about {seconds:.0f} s"
             return Choice(solver, f"{network.hidden_neurons} hidden neurons: the best multipliers, {time}")
     if find_method("lipsdp-conv").refuses(network, norm) is None:

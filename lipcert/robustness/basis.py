@@ -22,6 +22,7 @@ from lipcert.proof.subject import subject
 from lipcert.results import BoundResult
 from lipcert.robustness.found import Found, find_bounds
 from lipcert.robustness.margins import Margins, l2_dilation, margin_slopes
+from lipcert.robustness.passes.execution import Execution
 from lipcert.robustness.passes.forward import ForwardPass, honest_precisions, l2_steps
 from lipcert.robustness.passes.head import Head
 from lipcert.robustness.passes.precision import FLOAT32, FLOAT64, PRECISIONS, Precision
@@ -65,6 +66,14 @@ class Basis:
         if work <= SMALL_WORK:
             precisions = (FLOAT64,)
         return [ForwardPass(self.executed, self.steps, p, self.deployed, self.head) for p in precisions]
+
+    @property
+    def execution(self) -> Execution | None:
+        """The deployed pass around samples, at level ``verified-exec``; else None."""
+        if self.deployed is None:
+            return None
+        run = ForwardPass(self.executed, self.steps, FLOAT64, self.deployed, self.head)
+        return Execution(run, self.margins.dilation)
 
     def with_lower(self, lower: float) -> Basis:
         """Return the basis with a lower bound of the same constant beside its bound."""

@@ -105,7 +105,7 @@ def certify(
     first = GlobalStage.probed(basis.passes(len(dataset)), basis.margins, chosen.eps, *probe)
     first.work = plan.steps[0].work
     attacker = _attacker(network, chosen, dataset, device)
-    cascade = Cascade([first, *plan.stages(chosen, attacker, clock)], chosen.eps, clock)
+    cascade = Cascade([first, *plan.stages(chosen, attacker, clock, basis.execution)], chosen.eps, clock)
     heading = make_heading(network, dataset, chosen, basis, cascade.names, started)
     part = Part(part=uuid4().hex, started=started, device=device, shard=own.shard)
     with Journal(heading, part, start, chosen.folder, processes.home(chosen.folder)) as journal:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from lipcert.network.enclosure import TINY, Float, round_up
 from lipcert.proof.claims import Norm
 from lipcert.proof.rounding import sqrt_up
-from lipcert.robustness.passes.forward import Deployed, Forward
+from lipcert.robustness.passes.forward import MARGIN, Deployed, Forward
 
 _ROOM = 1.0 + 2.0**-48  # relative room for up to ten roundings
 RADIUS_CAP = 1e300  # a radius without limit, as a number that JSON can hold
@@ -93,10 +93,9 @@ class Margins:
         slopes = self.slopes[labels]
         if deployed is None:
             return margins, slopes
-        twice = 2.0**0.5 * (1.0 + 2.0**-50)  # |d_y - d_j| <= sqrt 2 ||d||_2
-        with np.errstate(all="ignore"):
-            lowered = np.nextafter(margins - round_up(twice * deployed.base, 4)[:, None], -np.inf)
-            return lowered, round_up(slopes + twice * deployed.growth * self.dilation, 8)
+        with np.errstate(all="ignore"):  # see `Deployed.loss`
+            lowered = np.nextafter(margins - round_up(MARGIN * deployed.base, 4)[:, None], -np.inf)
+            return lowered, round_up(slopes + MARGIN * deployed.growth * self.dilation, 8)
 
 
 def correct(logits: Float, labels: Labels, rank: int = 1) -> npt.NDArray[np.bool_]:

@@ -4,8 +4,8 @@ Batches are small at first where stages follow the global one, which take nobody
 take little time: a run that is cut off loses no more than one.
 
 With a time limit there are three rounds, so that what is cheap is tried on all samples before much time is spent on a
-few. In the first two each sample gets its share of the time: at first for stages that are known to be cheap, then for
-those of which nothing is known as well; the third one goes on with what they left open, as long as there is time.
+few. The first one takes the global bound and the first attack only. In the second one each sample gets its share of the
+time, by what stages took for others; the third one goes on with what they left open, as long as there is time.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def sweep(
         open_ = np.flatnonzero(pending.any(axis=1))
         left, pending = left.take(open_), pending[open_]
     if tell is not None:
-        tell(0)
+        tell(len(left))
     return left
 
 

@@ -65,9 +65,10 @@ def test_only_what_can_count_at_the_level_is_run():
         if step.kind == "local":
             assert step.included == find_local(name).derived
     assert all(step.included for step in numerical.values())
-    assert "numerical" in verified["branching"].reason
+    assert all("of level numerical" in step.reason for step in verified.values() if not step.included)
     executed = _planned(network, level="verified-exec")
-    assert [step.name for step in executed.values() if step.included] == ["global", "attack", "attack again"]
+    assert [step.included for step in executed.values()] == [step.included for step in verified.values()]
+    assert executed["crown"].level is Level.VERIFIED_EXEC
 
 
 def test_the_order_is_from_cheap_to_expensive():

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import recorded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_networks import chain, labelled, random_chain
@@ -15,6 +16,8 @@ from lipcert.errors import InconclusiveError, UsageError
 from lipcert.network.evaluate import evaluate
 from lipcert.network.operators import Dense, Elementwise, Reshape
 from lipcert.robustness.certifier import certify
+from lipcert.robustness.margins import l2_dilation
+from lipcert.robustness.passes.execution import Execution
 from lipcert.robustness.passes.forward import ForwardPass, l2_steps
 from lipcert.robustness.passes.precision import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, PRECISIONS, TF32, compound
 
@@ -171,3 +174,57 @@ def test_a_float16_model_needs_its_arithmetic_named():
     data = labelled(network, 4)
     with pytest.raises(InconclusiveError, match="--arithmetic"):
         certify(network, data, eps=[0.1], level="verified-exec", method="global")
+
+
+# --- local methods ----------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from(SHORT), st.sampled_from(["l1", "l2", "linf"]))
+def test_no_margin_on_a_ball_loses_more_than_is_taken_off(seed, precision, norm):
+    network = random_chain(seed, (6, 14, 12, 4))
+    rng = np.random.default_rng(seed)
+    image, eps = rng.normal(size=(1, 6)).astype(np.float32), np.array([0.25])
+    run = ForwardPass(network, l2_steps(network), FLOAT64, precision)
+    loss = Execution(run, l2_dilation(6, norm)).loss(image, eps)[0]
+    corner = rng.choice([-1.0, 1.0], size=(1, 6))
+    step = corner if norm == "linf" else corner / np.linalg.norm(corner, 1 if norm == "l1" else 2)
+    moved = (image + 0.999 * eps[0] * step).astype(np.float32)
+    real, got = evaluate(network, moved)[0], deployed_pass(network, moved, precision.name, rng)
+    margins = (real[:, None] - real) - (got[:, None] - got)
+    assert np.abs(margins).max() <= loss * (1 + 1e-12)
+
+
+def test_local_methods_certify_the_deployed_pass(tmp_path):
+    """The emulated pass keeps the class wherever a local method says so; the arithmetic costs certified samples."""
+    network = random_chain(3, (6, 12, 12, 4))
+    images, labels = labelled(network, 40)
+    quick, counts, rng = {"eps": (0.05, 0.15), "lower_seconds": 0.0}, {}, np.random.default_rng(0)
+    for arithmetic in (None, "float16", "float32"):
+        level = "verified" if arithmetic is None else "verified-exec"
+        folder = tmp_path / str(arithmetic)
+        folder.mkdir()
+        settings = quick | {"level": level, "arithmetic": arithmetic, "folder": folder}
+        report = certify(network, (images, labels), method="crown", **settings)
+        counts[arithmetic] = sum(report.certified_count.values())
+        won = [row for row in recorded.rows(folder).values() if "crown" in row["stage"]]
+        assert won and {level} == {row["level"][0] for row in won if row["status"][0] == "certified"}
+        for row in won if arithmetic == "float16" else ():
+            eps = max(e for e, status in zip(quick["eps"], row["status"], strict=True) if status == "certified")
+            for _ in range(20):
+                step = rng.normal(size=(1, 6))
+                moved = images[[row["index"]]] + 0.999 * eps * step / np.linalg.norm(step)
+                assert deployed_pass(network, moved.astype(np.float32), arithmetic, rng).argmax() == row["label"]
+    assert counts["float16"] <= counts["float32"] <= counts[None]
+    alone = certify(network, (images, labels), method="product", level="verified-exec", **quick)
+    assert counts["float32"] > sum(alone.certified_count.values())
+
+
+def test_nothing_is_certified_where_the_deployed_pass_may_overflow():
+    network = chain((np.full((2, 4), [[32.0], [-32.0]]), np.zeros(2)))
+    images, labels = np.full((3, 4), 300.0, np.float32), np.zeros(3, dtype=np.int64)
+    for arithmetic, certified in (("float32", 3), ("float16", 0)):
+        report = certify(
+            network, (images, labels), eps=[0.5], method="crown", level="verified-exec", arithmetic=arithmetic
+        )
+        assert report.certified_count["0.5"] == certified

@@ -27,7 +27,7 @@ class LipSdpStatus(StrEnum):
 
 
 _TEXTS = {
-    LipSdpStatus.GRADIENTS: "a method of gradients alone, for networks and time limits that leave no time for another;"
+    LipSdpStatus.GRADIENTS: "a method of gradients alone, as another would need more time or memory than there is;"
     " the multipliers are valid, how far from the best ones is not known",
     LipSdpStatus.OPTIMAL: "the requested duality gap was reached",
     LipSdpStatus.TIME_LIMIT: "the time limit was reached; the multipliers are valid but can be improved with more time",

@@ -1,9 +1,7 @@
 """The lifted system as the interior-point method sees it, and its matrix Z(lambda, F).
 
-Blocks of equal distance from the input in the graph of non-zero blocks of Z form a group (`proof.inequality`), and
-neighbouring groups are joined while they are small. Group 0 is the input alone. Row i of R_k = (R_kj)_j is the r_i of
-neuron i of group k >= 1; it reads the groups k - 1 and k (blocks that were joined), in graphs also k + 1. With
-sigma_i = alpha_i + beta_i, pi_i = alpha_i beta_i (math.md section 2):
+Row i of R_k = (R_kj)_j is the r_i of neuron i of group k >= 1 (`_groups`; group 0 is the input); it reads the groups
+k - 1 and k, in graphs also k + 1. With sigma_i = alpha_i + beta_i, pi_i = alpha_i beta_i (math.md section 2):
 
     B_i = p_i q_i' + q_i p_i' = 2 e_i e_i' - sigma_i (e_i r_i' + r_i e_i') + 2 pi_i r_i r_i'         (1)
     Z(lambda, F) = E_x' E_x + sum_i lambda_i B_i - F C'C                                            (2)
@@ -25,17 +23,15 @@ import numpy as np
 
 from lipcert.bounds.lipsdp._arrays import Array, array, diagonal_matrix, join, places_of, zeros
 from lipcert.bounds.lipsdp._clock import Clock
+from lipcert.bounds.lipsdp._groups import Groups, Matrices
 from lipcert.bounds.lipsdp._tridiag import Band
-from lipcert.proof.inequality import grouping
+from lipcert.network.enclosure import Float
 from lipcert.proof.lifted import Lifted
-from lipcert.proof.lifted import Row as Enclosed
 
 _OWN = 0.01
 """Weight of -log lambda_i where lambda_i >= 0 is a constraint of its own. It is hardly ever near: Z > 0 keeps lambda_i
 away from zero but for what pi of its readers allows. With weight 1 these terms would be half of the barrier, and on
 deep networks the centre would lie where gains grow by orders of magnitude."""
-_JOINED = 64
-"""Neurons up to which groups are joined: what small matrices cost is the number of calls."""
 
 Row = dict[int, Array]  # group -> matrix
 
@@ -60,33 +56,17 @@ class System:
     @classmethod
     def of(cls, lifted: Lifted, clock: Clock, device: str) -> System:
         """The system at the centres of the lifted form's enclosures, on a device (see `array`)."""
-        groups = _groups(lifted)
-        sizes = [sum(lifted.sizes[b] for b in group) for group in groups]
-        home: dict[int, tuple[int, slice]] = {}
-        for g, group in enumerate(groups):
-            ends = np.cumsum([lifted.sizes[b] for b in group]).tolist()
-            home |= {b: (g, slice(end - lifted.sizes[b], end)) for b, end in zip(group, ends, strict=True)}
+        made = Groups.of(lifted)
 
-        def matrices(parts: list[tuple[slice, Enclosed]], count: int) -> Row:
-            found: dict[int, np.ndarray] = {}
-            for here, row in parts:
-                for j, w in row.items():
-                    g, there = home[j]
-                    found.setdefault(g, np.zeros((count, sizes[g])))[here, there] = w.mid
-            return {g: array(found[g], device) for g in sorted(found)}
+        def arrays(numbers: list[Float]) -> list[Array]:
+            return [array(part, device) for part in numbers]
 
-        blocks = [[lifted.blocks[b - 1] for b in group] for group in groups[1:]]
-        rows = [
-            matrices([(home[b][1], lifted.blocks[b - 1].row) for b in group], size)
-            for group, size in zip(groups[1:], sizes[1:], strict=True)
-        ]
-        alpha = [array(np.concatenate([block.alpha for block in group]), device) for group in blocks]
-        beta = [array(np.concatenate([block.beta for block in group]), device) for group in blocks]
-        count = next(iter(lifted.output.values())).shape[0]
-        starts = np.cumsum([0, 0, *sizes[1:]]).tolist()
-        places = [slice(starts[g] + p.start, starts[g] + p.stop) for b, (g, p) in sorted(home.items()) if b > 0]
-        output = matrices([(slice(None), lifted.output)], count)
-        return cls(tuple(sizes), rows, output, alpha, beta, places, clock)
+        def row(matrices: Matrices) -> Row:
+            return {g: array(w, device) for g, w in matrices.items()}
+
+        rows = [row(matrices) for matrices in made.rows]
+        alpha, beta = arrays(made.alpha), arrays(made.beta)
+        return cls(made.sizes, rows, row(made.output), alpha, beta, made.places, clock)
 
     @cached_property
     def crossing(self) -> list[Row]:
@@ -217,25 +197,3 @@ class System:
         ]
         output = {j: c * units[j][None, :] * last for j, c in self.output.items()}
         return replace(self, rows=rows, output=output)
-
-
-def _groups(lifted: Lifted) -> list[list[int]]:
-    """The blocks of each group: Z is block tridiagonal, and the input stands alone."""
-    pairs = {(k, j) for k, block in enumerate(lifted.blocks, start=1) for j in block.row}
-    curved = [bool(((block.alpha != 0) & (block.beta != 0)).any()) for block in lifted.blocks]
-    rows = [block.row for block in lifted.blocks]
-    for row, whole in [*zip(rows, curved, strict=True), (lifted.output, True)]:
-        if whole:
-            pairs.update((i, j) for i in row for j in row)
-    levels = grouping(pairs, lifted.sizes).levels
-    groups: list[list[int]] = [[0]]
-    width = _JOINED
-    for level in range(1, max(max(levels), 1) + 1):
-        found = [b for b in range(1, len(levels)) if max(levels[b], 1) == level]
-        size = sum(lifted.sizes[b] for b in found)
-        if width + size > _JOINED:
-            groups.append([])
-            width = 0
-        groups[-1] += found
-        width += size
-    return groups

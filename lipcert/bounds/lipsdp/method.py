@@ -11,7 +11,7 @@ import numpy as np
 
 from lipcert.bounds.chain import lifted_obstacle
 from lipcert.bounds.eclipse_fast import EclipseFast
-from lipcert.bounds.effort import joint, solver_device
+from lipcert.bounds.effort import MOST_BYTES, joint, solver_device
 from lipcert.bounds.lipsdp._clock import Clock
 from lipcert.bounds.lipsdp._descent import descend
 from lipcert.bounds.lipsdp._result import LipSdpResult, LipSdpStatus
@@ -82,13 +82,13 @@ class LipSdp(Method):
 
 
 def _solved(network: Network, lifted: Lifted, closed: list[Float], seconds: float) -> LipSdpResult:
-    """Return the best multipliers, by gradients alone where Newton's method may not get there in time.
+    """Return the best multipliers, by gradients alone where Newton's method may not get there in time or memory.
 
     Raises:
         numpy.linalg.LinAlgError: gains over- or underflow.
     """
-    device = solver_device(network)
-    if SAFE * joint(network).seconds <= seconds:
+    device, need = solver_device(network), joint(network)
+    if SAFE * need.seconds <= seconds and need.bytes <= MOST_BYTES:
         return solve_lipsdp(lifted, gap=GAP, time_limit=seconds, device=device)
     return descend(lifted, closed, Clock(seconds), device)
 

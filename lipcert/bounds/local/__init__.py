@@ -19,6 +19,6 @@ Where things are, lowest first; everything is torch, on any device, in float32 o
   `registry`: their common face; `radius`: the largest radius that a method certifies.
 
 Level of everything here: numerical. It holds in real arithmetic; the rounding of these computations is not counted.
-At level verified, `proof.local` derives the margins of intervals, CROWN, alpha-CROWN and of multipliers again from what
-is proposed here (`LocalMethod.derived`); `certify` makes certificates of samples of it.
+At level verified, `proof.local` derives the margins of the methods again from what is proposed here
+(`LocalMethod.derived`); `certify` makes certificates of samples of it.
 """

@@ -62,29 +62,22 @@ class Ascent:
 
 
 def begin(kinks: Kinks) -> Ascent:
-    """Return places inside the cone: the best of some uniform scales. Level of the bounds: numerical."""
+    """Return places inside the cone: the best of some uniform scales, or of k alone, where Q is always positive.
+
+    Level of the bounds: numerical.
+    """
     count = kinks.low.shape[1]
     spread, start = _spread(kinks), kinks.start[:, :count]
     share = torch.where(kinks.free, -start / (kinks.high - start), 0.0).clamp(0.0, 1.0)
     places, bounds = [], []
-    for scale in _SCALES:
+    for scale, part in [*((scale, share) for scale in _SCALES), (1.0, torch.ones_like(share))]:
         logs = torch.where(kinks.free, -(spread * scale).clamp(min=TINY).log(), 0.0)
-        places.append(torch.cat([logs[:, None], share[:, None], torch.zeros_like(kinks.noise[:, :3])], dim=1))
+        places.append(torch.cat([logs[:, None], part[:, None], logs.new_zeros((len(logs), 3, count))], dim=1))
         bounds.append(least(kinks, multipliers(kinks, places[-1])).bound)
     best, which = torch.stack(bounds).max(dim=0)
     at = torch.stack(places)[which, torch.arange(len(kinks), device=which.device)]
-    nothing = torch.zeros_like(at)
-    return Ascent(
-        at,
-        at,
-        at,
-        best,
-        nothing,
-        nothing,
-        torch.zeros_like(best),
-        nothing[:, 0],
-        kinks.start.new_zeros(kinks.start.shape),
-    )
+    none, rows = torch.zeros_like(at), torch.zeros_like(kinks.start)
+    return Ascent(at, at, at, best, none, none, torch.zeros_like(best), none[:, 0], rows)
 
 
 def multipliers(kinks: Kinks, at: Tensor) -> Multipliers:

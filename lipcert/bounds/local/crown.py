@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lipcert.bounds.local.backward import PLAIN, Pass, bounds_of, lower_bounds
+from lipcert.bounds.local.hopes import Hopes
 from lipcert.bounds.local.intervals import Boxes
 from lipcert.bounds.local.lines import value_range
 from lipcert.bounds.local.margins import differences, margins_on_boxes
@@ -57,6 +58,7 @@ def relax_network(
     ball: Ball,
     ways: Mapping[int, Pass] = MappingProxyType({}),
     known: Mapping[int, Box] = MappingProxyType({}),
+    hopes: Hopes | None = None,
 ) -> Relaxed:
     """Return boxes and relaxations of all nodes, every box that matters narrowed by CROWN. Level: numerical.
 
@@ -64,6 +66,7 @@ def relax_network(
         view, ball: the network and the region.
         ways: how functions of a node are sent back, where it is not the plain way.
         known: boxes of some nodes that hold too.
+        hopes: which samples to spare further narrowing; None for none.
     """
     grown, relaxations = Boxes(view, ball), dict[int, Relaxation]()
     tiled = Tiled(view, ball, grown.found, relaxations)
@@ -76,6 +79,8 @@ def relax_network(
             relaxations[index] = relax(view, index, grown.inputs(index), grown.found[index])
         if index in read and not _is_tight(view, ball, index):
             mask = undecided(view, index, grown.found[index])
+            if hopes is not None:
+                mask = mask & ~hopes.spared(grown, relaxations, mask)[:, None]
             narrowed = narrowed | mask.any(dim=1)
             if index not in ways and tiled.serves(index):
                 many = mask.sum(dim=1, keepdim=True) >= _MANY

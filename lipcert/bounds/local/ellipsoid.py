@@ -29,8 +29,8 @@ S near the edge of the cone: for any s~, with r = b - S s~,
 
     b'S^-1 b = b's~ + s~'r + r'S^-1 r,    r'S^-1 r <= sum_i r_i^2 / (ROOM (d_i + k_i))  where S >= ROOM diag(d + k),
 
-which the factorisation of S - ROOM diag(d + k) shows. So (1) is evaluated with what the solution leaves over added,
-and cancellation cannot raise a bound.
+which the factorisation of S - ROOM diag(d + k) shows. So (1) is evaluated with what the solution leaves over added (and
+what rounding may have hidden of it, with half the room), and cancellation cannot raise a bound.
 
 Level: numerical. Sources: S-procedure; Shor's relaxation with products of constraints for ReLU (Raghunathan, Steinhardt
 & Liang 2018), here in the noises; triangle cuts (Ehlers 2017).
@@ -120,7 +120,9 @@ def least(kinks: Kinks, chosen: Multipliers, *, inverse: bool = False) -> Least:
     tau = (reach / steep).sqrt()[:, None]
     point, target = solved[:, :, 0] + tau * solved[:, :, 1], shift + tau * slope
     left = target - _times(matrix, point)
-    spent = (target * point + point * left + left.square() / (ROOM * diagonal)).sum(dim=1)
+    lost = (count + 4) * torch.finfo(left.dtype).eps * (_times(matrix.abs(), point.abs()) + target.abs())
+    spent = target * point + point * left + point.abs() * lost + 2.0 * (left.abs() + lost).square() / (ROOM * diagonal)
+    spent = spent.sum(dim=1)
     total = kinks.eps.square() + tau[:, 0].square() * square.clamp(min=0.0) + spent
     bound = constant - total / (2.0 * tau[:, 0])
     bound = torch.where(inside & torch.isfinite(bound), bound, -torch.inf)

@@ -25,6 +25,7 @@ SHARE, LONGER, SHORTER = 0.6, 1.5, 0.4  # of the way, at first; its factors afte
 FARTHEST = 2.0  # that log e moves in one step
 BACK = 0.3  # added to log e where the start is outside the domain
 SOFTNESS = 0.1  # of the soft minimum, relative to eps L
+PATIENCE = 4.0  # times the gain of the last round: a goal farther away than that is given up
 FLOOR = 0.2  # of the weight, shared by all functions alike: without it steps leave the domain
 
 
@@ -56,6 +57,10 @@ class Goal(ABC):
     def without(self, lengths: Tensor) -> Goal:
         """Return the same without the functions whose constants (B, S') are good enough."""
         return self
+
+    def hopeful(self, before: Tensor, now: Tensor) -> Tensor:
+        """Return (B,) whether more rounds may reach the goal, from constants (B, S') before the last one and now."""
+        return torch.ones(len(now), dtype=torch.bool, device=now.device)
 
     def beats(self, now: Tensor, best: Tensor) -> Tensor:
         """Return (B,) whether some constants (B, S') are nearer to the goal than others."""
@@ -95,6 +100,11 @@ class Positive(Goal):
     def without(self, lengths: Tensor) -> Positive:
         """Return the same with the margins that are proved infinite, which leaves them out of the soft minimum."""
         return Positive(self.margins.masked_fill(self.reached(lengths), torch.inf), self.eps)
+
+    def hopeful(self, before: Tensor, now: Tensor) -> Tensor:
+        """Return whether the worst margin would be positive at a few times the gain of the last round."""
+        low, last = ((self.margins - self.eps[:, None] * x).amin(dim=1) for x in (now, before))
+        return low + PATIENCE * (low - last) > 0
 
     def reached(self, lengths: Tensor) -> Tensor:
         """Return (B, S) which margins are positive."""

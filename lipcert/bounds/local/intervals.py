@@ -7,6 +7,8 @@ intervals hold, so their intersection does. The l1 ball lies in the l2 ball of t
 
 from __future__ import annotations
 
+from copy import copy
+
 import torch
 from torch import Tensor
 
@@ -52,6 +54,12 @@ class Boxes:
         """
         low, high = torch.maximum(low, self.found[index][0]), torch.minimum(high, self.found[index][1])
         self.found[index] = torch.minimum(low, high), torch.maximum(low, high)
+
+    def copy(self) -> Boxes:
+        """Return boxes that grow from here on their own."""
+        found = copy(self)
+        found.found = list(self.found)
+        return found
 
     def inputs(self, index: int) -> list[Box]:
         """Return the boxes of the inputs of a node."""

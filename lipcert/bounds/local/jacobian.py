@@ -55,7 +55,7 @@ class Jacobian:
 
 
 def jacobian(view: View, ball: Ball, rows: Tensor | None = None) -> Jacobian:
-    """Return bounds of the Clarke Jacobian on the regions. Level: numerical.
+    """Return bounds of the Clarke Jacobian inside the regions. Level: numerical.
 
     Args:
         view: the network.

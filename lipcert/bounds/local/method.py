@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lipcert.bounds.local import alpha_crown, crown
+from lipcert.bounds.local.hopes import Hopes
 from lipcert.bounds.local.intervals import boxes
 from lipcert.bounds.local.margins import differences, margins_on_boxes, settle
 from lipcert.bounds.local.region import Ball
@@ -128,15 +130,24 @@ class Intervals(LocalMethod):
 
 
 class Crown(LocalMethod):
-    """CROWN with interval bounds."""
+    """CROWN with interval bounds.
+
+    Args of the constructor:
+        beyond: samples are given up early where every margin sinks below zero by so many times its value at the sample
+            (`hopes`); infinity for none.
+    """
 
     name: ClassVar[str] = "crown"
     summary: ClassVar[str] = "linear bounds sent backwards from every layer (CROWN)"
     cost: ClassVar[str] = "one backward pass per undecided neuron"
     rule: ClassVar[str | None] = "local-lines/v1"
 
+    def __init__(self, beyond: float = math.inf) -> None:
+        self.beyond = beyond
+
     def _bound(self, view: View, ball: Ball, labels: Tensor) -> Bounds:
-        relaxed = crown.relax_network(view, ball)
+        hopes = Hopes(labels, self.beyond) if self.beyond < math.inf else None
+        relaxed = crown.relax_network(view, ball, hopes=hopes)
 
         def propose(samples: Tensor) -> Proposal:
             """Return the slopes of the second look, see `second_look`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lipcert.bounds.local.anchored import Anchored, LocalLipSDP
 from lipcert.bounds.local.branching import Branching
+from lipcert.bounds.local.hopes import BEYOND
 from lipcert.bounds.local.jacobian import JacobianBounds
 from lipcert.bounds.local.method import AlphaCrown, Crown, Intervals, LocalMethod
 from lipcert.bounds.local.pruned import PrunedCrown, PrunedIntervals
@@ -11,7 +12,7 @@ from lipcert.errors import UsageError, suggestion
 
 LOCAL_METHODS: tuple[LocalMethod, ...] = (
     Intervals(),
-    Crown(),
+    Crown(BEYOND),
     AlphaCrown(),
     PrunedIntervals(),
     PrunedCrown(),

@@ -146,16 +146,17 @@ def _group(setting: Setting, goal: Goal, steps: int) -> Found:
     view, model = setting.view, setting.model()
     logs, covariance = first(model, goal.measure)
     lengths, sets = torch.full_like(covariance.lengths, torch.inf), []
-    left = torch.arange(len(lengths), device=lengths.device)
+    left, before = torch.arange(len(lengths), device=lengths.device), covariance.lengths
     while True:
         now = min(EACH, steps)
         found, steps = improve(model, logs, covariance, goal, now), steps - now
         lengths[left] = torch.minimum(lengths[left], found.least)
         sets.append(_of_all(spread_out(view, model, found.logs), left, len(lengths)))
         still = goal.open(found.lengths)
+        still = still[goal.hopeful(before, found.lengths)[still]]
         if not len(still) or not steps:
             return Found(lengths, sets)
-        left, goal = left[still], goal.take(still).without(found.lengths[still])
+        left, before, goal = left[still], found.lengths[still], goal.take(still).without(found.lengths[still])
         spread = {node: log[still] for node, log in spread_out(view, model, found.logs).items()}
         setting = setting.take(still).narrowed(model.take(still), [width[still] for width in found.widths])
         model = setting.model()

@@ -26,7 +26,7 @@ from lipcert.bounds.local.rounds import groups
 LARGEST = 700  # unstable neurons of a sample, as every step factorises a matrix of their size
 _COPIES = 16  # matrices of all problems that live at once
 AT_ONCE = 2**22  # bytes of the matrices of one kind that are handled at once
-PICKED = 64  # parts that are cut in one step
+PICKED = 8  # parts of a sample that are cut in one step
 _EASY = 1e-3  # of how far a function moves: bounds that are better need no further steps to be derived again
 _STAGE = 20  # steps between two looks at what is proved
 _AGAIN, _HALF_STEPS = 60.0, 40  # steps that a half counts as made, and those that are made on it
@@ -37,14 +37,16 @@ class Budget:
     """What branching may cost.
 
     Attributes:
-        parts: of one sample, cut altogether.
+        parts: of one sample, cut altogether, where `domains` bounds them.
         seconds: per sample of a batch; infinite for results that do not depend on the machine.
         steps: of the optimisers of `cuts`, on every part.
+        balls: parts of one sample that are cut where `ellipsoid` bounds them, which takes longer and proves far more.
     """
 
     parts: int = 2000
     seconds: float = 2.0
     steps: int = 4
+    balls: int = 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +166,7 @@ def _search(relaxed: Relaxed, labels: Tensor, known: Tensor, budget: Budget) -> 
         parts = ledger.settle(parts.climbed(_STAGE), _EASY)
         parts = ledger.abandon(parts, _lost(relaxed, around, rows, parts))
     parts = ledger.settle(parts)
-    _cut(parts, ledger, budget.parts, deadline)
+    _cut(parts, ledger, budget.balls, deadline)
     return ledger.margins, ledger.closed, around
 
 
@@ -204,7 +206,7 @@ def _cut(parts: Parts, ledger: _Ledger, most: int, deadline: float) -> None:
         parts = ledger.abandon(parts, lost[parts.samples])
         if not len(parts):
             break
-        chosen = _first(parts, len(spent))
+        chosen = _first(parts, most - spent)
         rest = torch.ones(len(parts), dtype=torch.bool, device=chosen.device).index_fill(0, chosen, False)
         picked, parts = parts.take(chosen), parts.take(rest.nonzero()[:, 0])
         spent = spent + torch.bincount(picked.samples, minlength=len(spent))
@@ -212,12 +214,15 @@ def _cut(parts: Parts, ledger: _Ledger, most: int, deadline: float) -> None:
     ledger.abandon(parts, torch.ones_like(parts.samples, dtype=torch.bool))
 
 
-def _first(parts: Parts, samples: int) -> Tensor:
-    """Return the parts that are cut next: those of samples with the fewest open parts, the worst ones first."""
-    number = torch.bincount(parts.samples, minlength=samples)
+def _first(parts: Parts, left: Tensor) -> Tensor:
+    """Return the parts that are cut next: of each sample the worst ones, as many as it has left (B,), some at most."""
     order = parts.ascent.bounds.argsort(stable=True)
-    order = order[number[parts.samples[order]].argsort(stable=True)]
-    return order[:PICKED]
+    order = order[parts.samples[order].argsort(stable=True)]
+    samples = parts.samples[order]
+    before = torch.bincount(samples, minlength=len(left)).cumsum(dim=0).roll(1)
+    before[0] = 0
+    rank = torch.arange(len(order), device=order.device) - before[samples]
+    return order[rank < left.clamp(max=PICKED)[samples]]
 
 
 def _lost(relaxed: Relaxed, around: Seen, rows: Tensor, parts: Parts) -> Tensor:

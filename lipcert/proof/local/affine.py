@@ -21,20 +21,18 @@ rounding of the coefficients, what the radii of W and b allow, and the rounding 
 
 from __future__ import annotations
 
-import math
 from functools import cached_property
 
 import numpy as np
 
 from lipcert.network.enclosure import TINY, Float, gamma, round_up
 from lipcert.network.graph import Node, Shape
-from lipcert.network.linear import apply_adjoint, apply_linear, coefficients, column_terms, offset, row_terms, unfold
+from lipcert.network.linear import apply_adjoint, apply_linear, coefficients, column_terms, offset, row_terms
 from lipcert.network.operators import Affine, AvgPool, Conv, Dense, Gather, Reshape, Scale
 from lipcert.proof.local.arithmetic import above, below, dual_norms, middle, over
+from lipcert.proof.local.entries import Entries, Places, merges
 
-Places = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 Box = tuple[Float, Float]  # lower and upper bounds of a node, (B, *shape) each
-_AT_ONCE = 2**23  # numbers of rows made at a time
 
 
 class AffineStep:
@@ -179,9 +177,7 @@ class AffineStep:
         For l1 balls they are those of the l2 ball around them. Rows of convolutions are sums over their entries: the
         squares are added up by the operator itself, with squared coefficients.
         """
-        if self._largest is None or not isinstance(self.op, (Dense, Conv, Scale)):
-            return None
-        if self._merges:
+        if self._largest is None or not isinstance(self.op, (Dense, Conv, Scale)) or merges(self.op, self.source):
             return None
         if isinstance(self.op, Dense):
             return np.broadcast_to(dual_norms(self._largest, "linf" if norm == "linf" else "l2"), self.target)
@@ -198,7 +194,7 @@ class AffineStep:
 
     def squared(self, x: Float) -> Float:
         """Return upper bounds of sum_j W_ij^2 x_j for x >= 0 of the shape (B, *source)."""
-        if self._merges:
+        if merges(self.op, self.source):
             return over(np.square(self.magnify(np.sqrt(over(x, 1)))), 2)
         if isinstance(self.op, AvgPool):
             return over(self.magnify(x) / self.op.counts, 1)
@@ -214,43 +210,10 @@ class AffineStep:
         widest = over(self._apply_adjoint(columns, self._radius).max(), self.terms)
         return float(round_up(np.sqrt(round_up(largest * widest) + TINY), 2))
 
-    def part(self, rows: Places, columns: Places) -> Float | None:
-        """Return W^ at some places (r,) of the output and (c,) of the input, exactly; None where it is not at hand."""
-        if isinstance(self.op, Dense) and len(self.source) == 1:
-            assert self._weight is not None
-            found: Float = self._weight[np.ix_(rows, columns)]
-            return found
-        if not isinstance(self.op, Conv) or self._merges:
-            return None
-        chunks = np.array_split(rows, 1 + len(rows) * math.prod(self.source) // _AT_ONCE)
-        return np.concatenate([self._windows(chunk)[:, columns] for chunk in chunks])
-
-    def _windows(self, rows: Places) -> Float:
-        """Return rows (r, n) of a convolution: its coefficients, at the places that the windows see."""
-        assert isinstance(self.op, Conv) and self._weight is not None
-        outputs, positions = np.divmod(rows, math.prod(self.target[1:]))
-        group = outputs // (self.target[0] // self.op.groups)
-        places = self._seen[group, :, positions]
-        found = np.zeros((len(rows), 1 + math.prod(self.source)))  # the first column is the padding
-        np.put_along_axis(found, places, self._weight.reshape(self.target[0], -1)[outputs], axis=1)
-        return found[:, 1:]
-
     @cached_property
-    def _seen(self) -> Places:
-        """(groups, in / groups * kernel, positions) places that windows of a convolution see, from 1; 0 is padding."""
-        assert isinstance(self.op, Conv)
-        op, kernel = self.op, self.op.weight.shape[2:]
-        places = np.arange(1.0, 1 + math.prod(self.source)).reshape(1, *self.source)
-        windows = unfold(places, kernel, op.stride, op.padding, op.dilation, self.target[1:], op.circular)
-        return windows.astype(np.int64).reshape(op.groups, row_terms(op), -1)
-
-    @property
-    def _merges(self) -> bool:
-        """Whether a kernel wraps onto itself, so that coefficients of one row add up."""
-        if not (isinstance(self.op, Conv) and self.op.circular):
-            return False
-        sizes = zip(self.op.weight.shape[2:], self.op.dilation, self.source[1:], strict=True)
-        return any(d * (k - 1) >= n for k, d, n in sizes)
+    def entries(self) -> Entries:
+        """Entries of W^, exactly."""
+        return Entries(self.op, self.source, self.target)
 
     @cached_property
     def _largest(self) -> Float | None:

@@ -8,7 +8,7 @@ enough. Whatever multipliers are proposed, what is derived holds.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -29,16 +29,22 @@ from lipcert.proof.refusal import Refused
 
 @dataclass(frozen=True, eq=False)
 class Anchor:
-    """A point that differences are taken from.
+    """What differences are taken from: the values of all nodes at a point, or others that suit a region better.
+
+    Where an activation is linear on a region, its output at a point outside may be that of the same line: differences
+    from it are linear too. Affine nodes are as in the network.
 
     Attributes:
-        steps: the network. centre: boxes (1, *shape) of the values of all nodes at the point.
-        ball: the l2 ball, seen from it.
+        steps: the network. centre: boxes (1, *shape) of the values of all nodes.
+        ball: the l2 ball, seen from the point.
+        continued: by activation node, (1, *shape) slopes of lines that outputs were taken from; NaN where of the
+            activation itself.
     """
 
     steps: Steps
     centre: Sequence[Box]
     ball: Seen
+    continued: Mapping[int, Float] = field(default_factory=dict)
 
     @staticmethod
     def at_sample(around: Surroundings) -> Anchor:
@@ -119,7 +125,8 @@ class Anchored:
 
     def _sector(self, index: int, op: Elementwise) -> Tilted:
         source = self._steps.nodes[index].inputs[0]
-        return tilted_sector(op, self._centre[source], self.boxes[source], self._slopes.get(index))
+        found = tilted_sector(op, self._centre[source], self.boxes[source], self._slopes.get(index))
+        return found.straightened(self.anchor.continued.get(index))
 
     def _look_at(self, source: int, positions: Ints, rows: Rows) -> None:
         """Look at the rows of unstable neurons before their sectors are settled."""

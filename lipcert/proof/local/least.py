@@ -11,7 +11,8 @@ zero, or from the sign that keeps d_i at its end; the term is convex, so
     c.d + (d.d - eps^2) / (2 t)  >=  c.y + (y.y - eps^2) / (2 t) - sum_i (u |c_i| + 2^-1075 / t) (up_i - down_i).
 
 Any t serves; the best has |y| = eps. |y(t)| is concave in t and 0 at 0: from t = eps / |c| on, the step
-t -> t eps / |y(t)| never passes it. Both that and the ball or the box alone are bounds.
+t -> t eps / |y(t)| never passes it; nor does that to where |y| = eps if nothing more were clipped, which costs more and
+leads farther where much is clipped. Both that and the ball or the box alone are bounds.
 
 `charge` says what rounding costs for each unit of the coefficients, as `drift` wants it; what does not go with |c| is
 in `of`.
@@ -27,8 +28,8 @@ from lipcert.proof.local.region import Region
 from lipcert.proof.local.tiles import DType, Tile, laid_out
 
 FLOAT64: DType = np.dtype(np.float64)
-_STEPS = 3  # of t
-_CLOSE = 0.99  # of eps, from which a step of t is not worth it
+_STEPS, _SCALED = 6, 2  # of t: how many at most, and how many by scaling
+_CLOSE = 0.995  # of eps, from which a step of t is not worth it
 
 
 def charge(region: Region, count: int) -> Float:
@@ -83,10 +84,16 @@ class Least:
         for step in range(_STEPS + 1):
             np.minimum(np.maximum(np.multiply(c, -t, out=y), down, out=y), up, out=y)
             squares = np.einsum("ns,ns->s", y, y)
-            size = np.sqrt(squares)
-            if step == _STEPS or not (size < _CLOSE * eps).any():
+            short = (squares > 0) & (squares < (_CLOSE * eps) ** 2)
+            if step == _STEPS or not short.any():
                 break
-            t = np.where((size < _CLOSE * eps) & (size > 0), t * (eps / np.where(size > 0, size, 1.0)), t)
+            farther = t * (eps / np.sqrt(np.where(short, squares, 1.0)))
+            if step >= _SCALED:
+                free = np.where(y == c * -t, c, 0.0)
+                left = np.einsum("ns,ns->s", free, free)
+                room = np.maximum(eps * eps - squares + t * t * left, 0.0)
+                farther = np.maximum(farther, np.sqrt(room / np.where(left > 0, left, np.inf)))
+            t = np.where(short, farther, t)
         excess = (squares - eps * eps) / (2.0 * t)
         lost = gamma(len(c) + 16) * (squares + eps * eps) / t + 4.0 * len(c) * self._wide * TINY / t
         return below(np.einsum("ns,ns->s", c, y) + excess, round_up(lost + 4.0 * UNIT * np.abs(excess) + TINY, 8))

@@ -5,9 +5,10 @@ less weighted cuts (`weighted`) two bounds are tried: CROWN's lines, and on l2 b
 
     f - sum (p v + q z - t)  >=  its value at the anchor + how far it moves at most,
 
-from differences whose secants are seen from the leaf's anchor (`anchored`, `reach`). The anchor may be any point: a
-neuron whose value there is outside its box has the sector of both. A part without points has any margins: that is known
-where boxes that all earlier finite boxes gave are crossed.
+from differences whose secants are seen from the leaf's anchor (`anchored`, `reach`). The anchor may be any point: where
+a neuron is linear on the part, its line is continued to the anchor; another one whose value there is outside its box
+has the sector of both. A part without points has any margins: that is known where boxes that all earlier finite boxes
+gave are crossed.
 """
 
 from __future__ import annotations
@@ -18,19 +19,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from lipcert.network.enclosure import Enclosure, Float
+from lipcert.network.operators import Elementwise
 from lipcert.proof.local.affine import Box
 from lipcert.proof.local.anchored import Anchor, Anchored, Narrowing
-from lipcert.proof.local.arithmetic import above, below
+from lipcert.proof.local.arithmetic import above, below, product_error
 from lipcert.proof.local.backward import Account, Backward, relax
-from lipcert.proof.local.boxes import taken
+from lipcert.proof.local.boxes import propagate, taken
 from lipcert.proof.local.margins import differences
 from lipcert.proof.local.parts import Ints, Mask, Parts
 from lipcert.proof.local.reach import Seen
 from lipcert.proof.local.region import linear_on_box
-from lipcert.proof.local.surroundings import Surroundings, values_at
+from lipcert.proof.local.secants import slopes_between
+from lipcert.proof.local.surroundings import Surroundings
 from lipcert.proof.local.weighted import Weighted, total
 
 AT_ONCE = 32  # parts whose boxes are derived together
+_THROUGH_ZERO = frozenset({"relu", "leaky_relu", "abs"})  # activations whose pieces are lines through zero
 
 Bounded = Callable[[Surroundings, Sequence[Box], Ints], tuple[list[Box], Float]]
 """From samples, boxes known to hold on parts, and labels: narrower ones, and margins (D, classes - 1) on the parts."""
@@ -44,14 +48,14 @@ class Leaf:
         around: the sample. label: (1,).
         wide: boxes of the part, (1, *shape) of each node: those of the region, cut down to the part.
         boxes: narrower ones, finite.
-        values: boxes of the values of all nodes at the anchor.
+        anchor: with the lines of neurons that are linear on `wide` continued.
     """
 
     around: Surroundings
     label: Ints
     wide: Sequence[Box]
     boxes: Sequence[Box]
-    values: Sequence[Box]
+    anchor: Anchor
 
 
 def margins_on_parts(around: Surroundings, boxes: Sequence[Box], labels: Ints, parts: Parts, bounded: Bounded) -> Float:
@@ -74,20 +78,47 @@ def margins_on_parts(around: Surroundings, boxes: Sequence[Box], labels: Ints, p
         open_ = sound & ~(bounds > 0).all(axis=1)
         places = np.flatnonzero(np.isin(parts.leaves, leaves[open_]))
         behind = parts.leaves[places] - start
-        values = values_at(here.steps, _anchors(here.region.centre[behind], parts.shifts[places]))
-        for k, (row, place) in enumerate(zip(behind.tolist(), places.tolist(), strict=True)):
+        anchors = _anchors(here.take(behind), taken(wide, behind), parts.shifts[places])
+        for row, place, anchor in zip(behind.tolist(), places.tolist(), anchors, strict=True):
             one = slice(row, row + 1)
-            own = taken(wide, one), taken(found, one), taken(values, slice(k, k + 1))
-            improve(bounds[row], Leaf(here.take(one), labels[rows[one]], *own), parts, place)
+            leaf = Leaf(here.take(one), labels[rows[one]], taken(wide, one), taken(found, one), anchor)
+            improve(bounds[row], leaf, parts, place)
         bounds = np.where(empty[:, None], np.inf, np.where(sound[:, None], bounds, -np.inf))
         np.minimum.at(least, rows, bounds)
     return least
 
 
-def _anchors(points: Float, shifts: Float) -> Box:
-    """Return boxes (D, *input_shape) around the sums of points and shifts (D, n)."""
+@np.errstate(all="ignore")
+def _anchors(around: Surroundings, boxes: Sequence[Box], shifts: Float) -> Iterator[Anchor]:
+    """Yield anchors of parts (D,), given their boxes and the shifts (D, n) from their samples."""
+    steps, points = around.steps, around.region.centre
     shifted = Enclosure.exact(points) + Enclosure.exact(shifts.reshape(points.shape))
-    return below(shifted.mid, shifted.radius), above(shifted.mid, shifted.radius)
+    values = [(below(shifted.mid, shifted.radius), above(shifted.mid, shifted.radius))]
+    continued = dict[int, Float]()
+    for index, node in enumerate(steps.nodes[1:], start=1):
+        values.append(propagate(steps, index, [values[i] for i in node.inputs]))
+        if isinstance(node.op, Elementwise) and node.op.name in _THROUGH_ZERO:
+            source = node.inputs[0]
+            continued[index] = line = _line(node.op, boxes[source])
+            values[index] = _on_line(line, values[source], values[index])
+    for k, shift in enumerate(shifts):
+        one = slice(k, k + 1)
+        lines = {index: line[one] for index, line in continued.items()}
+        yield Anchor(steps, taken(values, one), Seen(around.region.eps, shift), lines)
+
+
+def _line(op: Elementwise, box: Box) -> Float:
+    """Return the slope of an activation that is linear on a box, NaN elsewhere."""
+    least, most = slopes_between(op, *box)
+    return np.where(least == most, least, np.nan)
+
+
+def _on_line(line: Float, z: Box, other: Box) -> Box:
+    """Return bounds of lines through zero at z; where there is none, another box."""
+    ends = [(product, product_error(line, end, product)) for end in z for product in (line * end,)]
+    low = np.minimum(*(below(*end) for end in ends))
+    high = np.maximum(*(above(*end) for end in ends))
+    return np.where(np.isnan(line), other[0], low), np.where(np.isnan(line), other[1], high)
 
 
 def state(boxes: Sequence[Box]) -> tuple[Mask, Mask]:
@@ -130,10 +161,9 @@ def _bounds(leaf: Leaf, a: Float, weighted: Weighted, parts: Parts, position: in
     Narrower boxes change how multipliers act: what was found for the wider ones may prove less with them.
     """
     if parts.multipliers and leaf.around.region.norm == "l2":
-        anchor = Anchor(leaf.around.steps, leaf.values, Seen(leaf.around.region.eps, parts.shifts[position]))
         chosen = [{node: e[position][None] for node, e in part.items()} for part in (parts.multipliers, parts.slopes)]
-        yield _by_multipliers(leaf, a, weighted, Anchored(anchor, leaf.wide, *chosen))
-        yield _by_multipliers(leaf, a, weighted, Narrowing(anchor, leaf.boxes, *chosen))
+        yield _by_multipliers(leaf, a, weighted, Anchored(leaf.anchor, leaf.wide, *chosen))
+        yield _by_multipliers(leaf, a, weighted, Narrowing(leaf.anchor, leaf.boxes, *chosen))
     yield _by_lines(leaf, a, weighted)
 
 
@@ -148,7 +178,7 @@ def _by_lines(leaf: Leaf, a: Float, weighted: Weighted) -> Float:
 
 def _by_multipliers(leaf: Leaf, a: Float, weighted: Weighted, noises: Anchored) -> Float:
     """Return (1, S) bounds of functions less cuts from how far they move from the anchor."""
-    last = leaf.values[-1]
-    start = linear_on_box(a, last[0].reshape(1, -1), last[1].reshape(1, -1))
+    values = leaf.anchor.centre
+    start = linear_on_box(a, *(end.reshape(1, -1) for end in values[-1]))
     moved = noises.moves(a, weighted.others)[0][None]
-    return total([start, *weighted.at(leaf.values), *weighted.least(noises.boxes), moved])
+    return total([start, *weighted.at(values), *weighted.least(noises.boxes), moved])

@@ -102,8 +102,11 @@ def _remaining_norm(step: AffineStep, left: Float, right: Float) -> np.float64:
     rows, columns = np.flatnonzero(left), np.flatnonzero(right)
     if min(len(rows), len(columns)) > SMALL or len(rows) * len(columns) > LARGEST:
         return np.float64(np.inf)
-    part = step.part(rows, columns)
-    return np.float64(np.inf) if part is None else matrix_norm(left[rows, None] * part * right[columns])
+    part = step.entries.at(rows, columns)
+    if part is None:
+        return np.float64(np.inf)
+    underflow = part.size * TINY * right.max(initial=0.0)  # of the first product; `matrix_norm` counts the second's
+    return np.float64(round_up(matrix_norm(left[rows, None] * part * right[columns]) + underflow, 2))
 
 
 def matrix_norm(matrix: Float) -> np.float64:

@@ -73,13 +73,17 @@ class Parts:
         """Return the same of some samples."""
         chosen = np.zeros(int(self.trees.max(initial=-1)) + 1, dtype=np.bool_)
         chosen[samples] = True
-        rows, kept = chosen[self.trees], chosen[self.samples]
+        return self.without(~chosen[self.trees])
+
+    def without(self, rows: Mask) -> Parts:
+        """Return the same without some rows (T,) of the trees, and what is proposed for leaves among them."""
+        kept = ~rows[self._is_leaf]
         mine = kept[self.leaves]
-        functions = self.functions[mine[self.functions[:, 0]]]
         own = mine[self.functions[:, 0]]
+        functions = self.functions[own]
         return Parts(
-            self.cuts[rows],
-            self.at[rows],
+            self.cuts[~rows],
+            self.at[~rows],
             (np.cumsum(kept) - 1)[self.leaves[mine]],
             self.shifts[mine],
             {node: e[mine] for node, e in self.multipliers.items()},

@@ -81,51 +81,75 @@ class Pruned:
 
     def margins(self, labels: Ints) -> Float:
         """Return (B, classes - 1) lower bounds of the margins; minus infinity where nothing is proved."""
-        steps, slopes = self.around.steps, {index: sector.middle for index, sector in self.sectors.items()}
+        steps = self.around.steps
         at_centre = margins_on_boxes(steps, list(self.around.centre), labels)
-        rows, best = differences(labels, steps.nodes[-1].size), np.full(at_centre.shape, -np.inf)
+        rows, best = differences(labels, steps.nodes[-1].size), margins_on_boxes(steps, self.boxes, labels)
         width = max(1, AT_ONCE // (8 * len(rows) * _COPIES * max(node.size for node in steps.nodes)))
-        for start in range(0, rows.shape[1], width):
-            some = slice(start, start + width)
-            for way in ({}, slopes):
-                found = self._least_changes(rows[:, some], way, at_centre[:, some])
-                best[:, some] = np.maximum(best[:, some], found)
+        for slopes in ({}, {index: sector.middle for index, sector in self.sectors.items()}):
+            way = Way(self, slopes)
+            for start in range(0, rows.shape[1], width):
+                some = slice(start, start + width)
+                best[:, some] = np.maximum(best[:, some], way.least(rows[:, some], at_centre[:, some]))
         return best
 
-    def _least_changes(self, rows: Float, slopes: Mapping[int, Float], start: Float) -> Float:
-        """Return (B, S) lower bounds of start + rows.df, f followed with some slopes."""
-        steps, region = self.around.steps, self.around.region
-        followed, account = Followed(steps, spans(self.boxes, self.around.centre), slopes), Account.zero(rows)
-        gradient = followed.send(len(steps.nodes) - 1, rows, account)
+
+@dataclass(frozen=True, eq=False)
+class Rest:
+    """What remains of a node: w_i = s_i e_i with |e| <= far, in a box.
+
+    Attributes:
+        scale: (B, n) s. far: (B, 1). low, high: (B, n), zero where the scale is.
+    """
+
+    scale: Float
+    far: Float
+    low: Float
+    high: Float
+
+
+class Way:
+    """Functions of the output followed backwards with fixed slopes.
+
+    Args of the constructor:
+        pruned: the network around B samples.
+        slopes: by elementwise node, m (B, *shape); activations without are not passed.
+    """
+
+    def __init__(self, pruned: Pruned, slopes: Mapping[int, Float]) -> None:
+        self._pruned, self._slopes = pruned, slopes
+        self._spans = spans(pruned.boxes, pruned.around.centre)
+        self._followed = Followed(pruned.around.steps, self._spans, slopes)
+        self._rests: dict[int, Rest] = {}
+
+    def least(self, rows: Float, start: Float) -> Float:
+        """Return lower bounds of start (B, S) + rows.df, for functions (B, S, size) of the output."""
+        region, account = self._pruned.around.region, Account.zero(rows)
+        gradient = self._followed.send(len(self._spans) - 1, rows, account)
         eps, one = np.full((len(rows), 1), region.eps), np.ones((len(rows), gradient.shape[2]))
-        account.add(least_on_ellipsoid(gradient, *region.steps, eps, one), np.zeros(rows.shape[:2]))
-        for index, a in followed.parts.items():
-            weights, length = self._rest(index, slopes.get(index))
-            far = round_up(region.eps * length)[:, None]
-            term = least_on_ellipsoid(a, *self._remainder(index, slopes.get(index), weights), far, root(weights))
-            account.add(term, np.zeros(term.shape))
+        account.add(least_on_ellipsoid(gradient, *region.steps, eps, one), np.zeros(start.shape))
+        for index, a in self._followed.parts.items():
+            if index not in self._rests:
+                self._rests[index] = self._rest(index)
+            rest = self._rests[index]
+            account.add(least_on_ellipsoid(a, rest.low, rest.high, rest.far, rest.scale), np.zeros(start.shape))
         return account.below(start)
 
-    def _rest(self, index: int, slope: Float | None) -> tuple[Float, Float]:
-        """Return weights (B, n) and their measure (B,), of what remains of a node followed with a slope or none."""
+    def _rest(self, index: int) -> Rest:
+        """Return what remains of an activation node: dv, or dv - m dz."""
+        measures, source = self._pruned.measures, self._pruned.around.steps.nodes[index].inputs[0]
+        slope, (low, high) = self._slopes.get(index), self._spans[index]
         if slope is None:
-            moves = self.measures.moves(index)
-            return moves.spread.reshape(len(moves.length), -1), moves.length
-        radius = self.sectors[index].radius
-        return radius.reshape(len(radius), -1), self.measures.measure(self.around.steps.nodes[index].inputs[0], radius)
-
-    def _remainder(self, index: int, slope: Float | None, weights: Float) -> Box:
-        """Return boxes (B, n) of what remains of a node: those of dv - m dz; zero where it has no weight."""
-        source = self.around.steps.nodes[index].inputs[0]
-        low, high = spans([self.boxes[index]], [self.around.centre[index]])[0]
-        if slope is not None:
-            ends = spans([self.boxes[source]], [self.around.centre[source]])[0]
-            products = [slope * end for end in ends]
+            moves = measures.moves(index)
+            weights, length = moves.spread, moves.length
+        else:
+            weights = self._pruned.sectors[index].radius
+            length = measures.measure(source, weights)
+            products = [slope * end for end in self._spans[source]]
             least, most = np.minimum(*products), np.maximum(*products)
-            low, high = (-round_up(most - low, 3), round_up(high - least, 3))
-        parts = (np.where(weights == 0, 0.0, end.reshape(weights.shape)) for end in (low, high))
-        low, high = parts
-        return low, high
+            low, high = -round_up(most - low, 3), round_up(high - least, 3)
+        alive = weights != 0
+        scale, low, high = (np.where(alive, x, 0.0).reshape(len(low), -1) for x in (root(weights), low, high))
+        return Rest(scale, round_up(self._pruned.around.region.eps * length)[:, None], low, high)
 
 
 class Followed(Backward):

@@ -19,7 +19,7 @@ from lipcert.network.enclosure import Float
 from lipcert.network.graph import Shape
 from lipcert.network.operators import Conv, Dense, Scale
 from lipcert.proof.local.affine import AffineStep
-from lipcert.proof.local.affine import Places as Ints
+from lipcert.proof.local.entries import Places as Ints
 
 DType = np.dtype[np.float64]  # or, where nothing is proved, of float32
 

@@ -50,6 +50,14 @@ class Tilted:
     rise: Float
     slope: Float
 
+    def straightened(self, line: Float | None) -> Tilted:
+        """Return the same, linear where slopes of lines are given."""
+        if line is None:
+            return self
+        linear = ~np.isnan(line)
+        rest = (np.where(linear, 0.0, part) for part in (self.radius, self.rise, self.slope))
+        return Tilted(np.where(linear, line, self.middle), *rest)
+
 
 def tilted_sector(op: Elementwise, centre: Box, box: Box, middle: Float | None) -> Tilted:
     """Return sectors of proposed middle slopes where these serve, and those of the secants elsewhere.

@@ -37,6 +37,7 @@ from lipcert.robustness.passes.head import Head
 from lipcert.robustness.passes.precision import FLOAT32, FLOAT64, Precision, gamma_up, up
 from lipcert.robustness.passes.rounding_model import NodeModel, model_nodes
 
+MARGIN = 2.0**0.5 * (1.0 + 2.0**-50)  # above sqrt 2: of two outputs' errors together to the l2 norm of all
 DOT_CHUNK = 256  # longest dot product of our passes: shorter ones round less, and cost nothing more down to here
 _CHUNK = 2**14  # entries whose squares are added up in the precision of the pass
 
@@ -51,6 +52,16 @@ class Deployed:
     base: Float
     growth: float
     reach: Float
+
+    def loss(self, radius: Float) -> Float:
+        """Return (N,) upper bounds of the error of any margin within some l2 radii (N,); infinite beyond the reach.
+
+        The margins z_y - z_j of the deployed pass and of the real network differ by d_y - d_j, where ||d||_2 is at
+        most base + growth * radius: |d_y - d_j| <= sqrt 2 ||d||_2.
+        """
+        with np.errstate(all="ignore"):
+            most = round_up(MARGIN * (self.base + self.growth * radius), 8)
+        return np.where(radius <= self.reach, most, np.inf)
 
 
 @dataclass(frozen=True)

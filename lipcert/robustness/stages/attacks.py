@@ -27,6 +27,7 @@ class AttackStage(Stage):
 
     def __init__(self, attacker: Attacker, eps: Sequence[float], clock: Clock, attempts: range) -> None:
         self.name = AGAIN if attempts.start else FIRST
+        self.cheap = self.name == FIRST
         self._attacker, self._eps, self._attempts = attacker, tuple(eps), attempts
         self._batches = Batches(attacker.device, LARGEST, clock)
 

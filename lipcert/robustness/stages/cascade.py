@@ -27,7 +27,7 @@ class Share:
 
     Attributes:
         seconds: of all stages together.
-        unknown: what a stage is taken to cost of which nothing is known yet.
+        unknown: what a stage is taken to cost that was never run.
     """
 
     seconds: float = math.inf
@@ -130,11 +130,14 @@ class Cascade:
         """Return which samples a stage does not look at now: no time is left, or not enough for a single one."""
         if self._clock.expired or self._expected(position) > self._clock.left:
             return np.ones(len(spent), dtype=np.bool_)
-        beyond: Mask = spent + self._expected(position, share.unknown) > share.seconds
+        if self.stages[position].cheap:
+            return np.zeros(len(spent), dtype=np.bool_)
+        cost = self._expected(position) if self.looked[position] else share.unknown
+        beyond: Mask = spent + cost > share.seconds
         return beyond
 
-    def _expected(self, position: int, unknown: float = 0.0) -> float:
-        """Return the seconds that a stage will take for a sample, and `unknown` where nothing is known of it."""
+    def _expected(self, position: int) -> float:
+        """Return the seconds that a stage will take for a sample, as far as anything is known; else 0."""
         if self.looked[position]:
             return self.seconds[position] / self.looked[position]
         own = self.stages[position].work or math.inf
@@ -143,4 +146,4 @@ class Cascade:
             for stage, seconds, looked in zip(self.stages, self.seconds, self.looked, strict=True)
             if stage.work and looked and NEAR * stage.work >= own
         ]
-        return own * min(rates) if rates else unknown
+        return own * min(rates) if rates else 0.0

@@ -18,6 +18,7 @@ from lipcert.proof.claims import Level
 from lipcert.proof.local import Evaluator
 from lipcert.proof.refusal import Refused
 from lipcert.robustness.attack import Attacker
+from lipcert.robustness.passes.execution import Execution
 from lipcert.robustness.settings import Settings
 from lipcert.robustness.stages.attacks import AGAIN, FIRST, AttackStage
 from lipcert.robustness.stages.clock import Clock
@@ -68,7 +69,7 @@ class Plan:
     Attributes:
         steps: in the order in which they are run, those left out among them.
         view: the network for local methods; None where none is run.
-        evaluator: derives bounds at level verified; None where that is not asked for or cannot be done.
+        evaluator: derives bounds at level verified and above; None where that is not asked for or cannot be done.
     """
 
     steps: tuple[Step, ...]
@@ -83,16 +84,20 @@ class Plan:
             return ()
         return (f"no local method is run: {local[0].reason}",)
 
-    def stages(self, settings: Settings, attacker: Attacker | None, clock: Clock) -> list[Stage]:
+    def stages(
+        self, settings: Settings, attacker: Attacker | None, clock: Clock, execution: Execution | None = None
+    ) -> list[Stage]:
         """Return the stages behind the global one.
 
         Args:
             settings: of the run. attacker: where attacks are run. clock: of the run.
+            execution: the deployed pass, at level verified-exec.
         """
         found: list[Stage] = []
         ground = None
         if self.view is not None:
-            ground = Ground(self.view, settings.norm, settings.top_k, self.evaluator, clock, settings.box)
+            rank, box = settings.top_k, settings.box
+            ground = Ground(self.view, settings.norm, rank, self.evaluator, clock, box, execution)
         for step in self.steps:
             if step.kind == "attack" and step.included and attacker is not None:
                 tries = range(1) if step.name == FIRST else range(1, settings.attack.restarts)
@@ -130,7 +135,7 @@ def make_plan(network: Network, settings: Settings, device: str) -> Plan:
             raise
         lacking = str(error)
     evaluator: Evaluator | None = None
-    if view is not None and required is Level.VERIFIED and any(method.derived for method in methods):
+    if view is not None and required >= Level.VERIFIED and any(method.derived for method in methods):
         try:
             evaluator = Evaluator(network)
         except Refused as refused:
@@ -151,12 +156,12 @@ def _local_step(
 ) -> Step:
     """Return a local stage, in or out."""
     required = Level.parse(settings.level)
-    best = Level.VERIFIED if method.derived and required is Level.VERIFIED else method.level
+    best = required if method.derived and required >= Level.VERIFIED else method.level
     obstacle = lacking or (method.refuses(view, settings.norm) if view is not None else None)
     pinned = bool(settings.local_methods)
-    if obstacle is None and method.derived and refusal and required is Level.VERIFIED:
+    if obstacle is None and method.derived and refusal and required >= Level.VERIFIED:
         obstacle = (
-            f"no level {Level.VERIFIED.label} here: {refusal}; --level {Level.NUMERICAL.label} counts bounds whose "
+            f"no level {required.label} here: {refusal}; --level {Level.NUMERICAL.label} counts bounds whose "
             "rounding is not counted"
         )
     if obstacle is None and best < required and not pinned:

@@ -28,10 +28,12 @@ class Stage(ABC):
     Attributes:
         name: in reports and records.
         work: multiplications per sample at most, or None: from them follows what a stage costs before it was run.
+        cheap: whether it is run on all samples before any other stage spends time on a few.
     """
 
     name: str
     work: float | None = None
+    cheap: bool = False
 
     @abstractmethod
     def decide(self, images: Images, verdicts: Verdicts, own: int) -> None:

@@ -16,7 +16,18 @@ from lipcert.network.enclosure import Float
 from lipcert.network.evaluate import evaluate
 from lipcert.network.graph import Network
 from lipcert.network.normal import strip_softmax
-from lipcert.proof.local import LOCAL_RULES, BallClaim, LocalCertificate, Samples, check_local
+from lipcert.proof.local import (
+    LOCAL_RULES,
+    BallClaim,
+    Evaluator,
+    Ints,
+    LocalCertificate,
+    Samples,
+    check_local,
+    witness_of,
+)
+from lipcert.proof.local.parts import LEAF
+from lipcert.proof.local.witness import from_arrays
 from lipcert.proof.reasons import Malformed
 from lipcert.testing.mutations import files, models
 from lipcert.testing.mutations.case import Rng, pick
@@ -108,6 +119,29 @@ def change_names(case: SamplesCase, rng: Rng) -> tuple[bytes, Network]:
     return replace(case.certificate, witness=pick(rng, forms)).to_bytes(), case.network
 
 
+def half_a_tree(case: SamplesCase, rng: Rng) -> tuple[bytes, Network] | None:
+    """Leave out one half of a part of a ball, with all that is proposed for it: what is left is a tree again."""
+    network = Evaluator(case.network).steps.network
+    proposal = from_arrays(case.certificate.witness, network, len(case.samples.labels))
+    parts = proposal.parts
+    if parts is None or not (parts.cuts >= 0).any():
+        return None
+    row = pick(rng, np.flatnonzero(parts.cuts[:, 0] >= 0))
+    ends = [_end(parts.cuts, row + 1)]
+    ends.append(_end(parts.cuts, ends[0]))
+    start, stop = pick(rng, ((row + 1, ends[0]), (ends[0], ends[1])))
+    rows = np.zeros(len(parts.cuts), dtype=np.bool_)
+    rows[row] = rows[start:stop] = True
+    witness = witness_of(replace(proposal, parts=parts.without(rows)))
+    return replace(case.certificate, witness=witness).to_bytes(), case.network
+
+
+def _end(cuts: Ints, start: int) -> int:
+    """Return the row behind a tree that starts at a row."""
+    level = np.cumsum(np.where((cuts[start:] == LEAF).all(axis=1), -1, 1))
+    return start + 1 + int(np.argmax(level == -1))
+
+
 MUTATIONS: Mapping[str, Mutation] = {
     "a bit of the file": files.flip_bit,
     "a bit of the arrays": files.flip_blob_bit,
@@ -124,6 +158,7 @@ MUTATIONS: Mapping[str, Mutation] = {
     "a number of the witness": change_number,
     "an array of the witness": change_array,
     "the names of the arrays": change_names,
+    "half of a tree": half_a_tree,
     "a bit of a weight": models.flip_weight_bit,
     "a slope of the model": models.change_slope,
 }

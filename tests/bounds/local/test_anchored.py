@@ -188,7 +188,8 @@ def test_steps_come_near_to_the_best_multipliers():
     model = setting.model()
     logs = [log + 1.0 for log in first(model)[0]]
     start = carry(model, logs)
-    found = improve(model, logs, start, Positive(torch.zeros((1, 1), dtype=torch.float64), setting.eps), 12)
+    goal = Positive(torch.full((1, 1), 5.5, dtype=torch.float64), setting.eps)
+    found = improve(model, logs, start, goal, 12)
     assert 6.0 - 1e-9 <= float(found.lengths[0, 0]) <= 6.0 * (1.0 + 1e-4) < float(start.lengths[0, 0])
 
 

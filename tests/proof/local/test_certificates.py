@@ -250,7 +250,7 @@ def test_no_mutant_is_believed(number):
 def test_every_kind_of_mutation_is_made_and_a_believing_checker_is_found_out(monkeypatch):
     case = next(_cases())
     made = list(mutants(case, 1, 6))
-    assert {mutant.kind for mutant in made} == set(MUTATIONS)
+    assert {mutant.kind for mutant in made} == set(MUTATIONS) - {"half of a tree"}  # see `test_on_parts`
     monkeypatch.setattr(
         "lipcert.testing.mutations.samples.check_local", lambda *_: check_local(case.certificate, NETWORK)
     )
@@ -278,15 +278,8 @@ class _Bare(Intervals):
 
 
 def test_rules_have_a_method_each():
-    assert {method.rule for method in LOCAL_METHODS if method.derived} | {"local-parts/v1"} == set(LOCAL_RULES)
+    assert {method.rule for method in LOCAL_METHODS if method.derived} == set(LOCAL_RULES)
     with pytest.raises(UsageError, match="no verified form"):
         certify_samples(NETWORK, _Bare(), _samples(), 0.1)
     with pytest.raises(UsageError, match="linf"):
         certify_samples(NETWORK, find_local("anchored"), _samples(), 0.1, "linf")
-
-
-def test_branching_has_no_verified_form():
-    """It inherits from the method of multipliers, whose rule derives nothing on linf balls."""
-    assert not find_local("branching").derived
-    with pytest.raises(UsageError, match="no verified form"):
-        certify_samples(NETWORK, find_local("branching"), _samples(), 0.1)

@@ -21,7 +21,7 @@ from lipcert.proof.local.least import Least, charge
 from lipcert.proof.local.narrowing import Narrowing
 from lipcert.proof.local.tiles import Tile, by_neighbourhood, entries, laid_out, pull_affine, whole
 from lipcert.proof.refusal import Refused
-from lipcert.testing.build import chain, exact
+from lipcert.testing.build import exact
 
 SEEDS = range(6)
 FLOAT64 = np.dtype(np.float64)
@@ -45,16 +45,18 @@ AFFINE = {
     "cropped": lambda rng: _convolution(rng, stride=(1, 1), padding=((-1, -2), (0, -1))),
     "groups": lambda rng: _convolution(rng, stride=(1, 1), padding=((1, 1), (1, 1)), groups=2),
     "circular": lambda rng: _convolution(rng, stride=(1, 1), padding=((1, 1), (1, 1)), circular=True),
-    "pool": lambda rng: AvgPool((2, 2), (2, 1), ((0, 0), (0, 1)), np.array(4.0)),
+    "pool": lambda rng: AvgPool((2, 2), (2, 1), ((0, 0), (0, 1)), np.full((3, 5), 4.0)),
     "scale": lambda rng: Scale(exact(_whole_numbers(rng, 2, 1, 1)), exact(np.zeros((2, 1, 1)))),
-    "reshape": lambda rng: Reshape((5, 14)),
+    "reshape": lambda rng: Reshape(),
 }
 
 
 @pytest.mark.parametrize("kind", AFFINE)
 def test_tiles_are_sent_back_as_by_the_matrix(kind):
     rng = np.random.default_rng(1)
-    network = chain((2, 7, 5), AFFINE[kind](rng))
+    builder = Builder((2, 7, 5))
+    builder.add(AFFINE[kind](rng), 0, shape=(5, 14) if kind == "reshape" else None)
+    network = builder.build()
     step, (source, target) = Steps(network).affine[1], (node.shape for node in network.nodes)
     matrix = dense_matrix(network.nodes[1].op, source, target)
     size = network.nodes[1].size
@@ -108,8 +110,8 @@ def _linear_network(rng):
     total = builder.add(Sum((1, -1)), two, one)
     beside = builder.add(Concat(0), total, 0)
     scaled = builder.add(Scale(exact(_wild(rng, 6, 1, 1)), exact(_wild(rng, 6, 1, 1))), beside)
-    pooled = builder.add(AvgPool((2, 2), (2, 2), ((0, 0), (0, 0)), np.array(4.0)), scaled)
-    flat = builder.add(Reshape((24,)), pooled)
+    pooled = builder.add(AvgPool((2, 2), (2, 2), ((0, 0), (0, 0)), np.full((2, 2), 4.0)), scaled)
+    flat = builder.add(Reshape(), pooled, shape=(24,))
     spread = np.abs(_cancelling(rng, 5, 24)) * 2.0**-40
     builder.add(Dense(Enclosure(_cancelling(rng, 5, 24), spread), exact(_wild(rng, 5))), flat)
     return builder.build()
@@ -129,10 +131,9 @@ def test_bounds_hold_where_rounding_is_all_there_is(seed, way, monkeypatch):
     rng = np.random.default_rng(seed)
     network = _linear_network(rng)
     steps, x = Steps(network), _wild(rng, 1, 2, 4, 4)
-    region = Region.around(x, 2.0**-70, "linf")
+    region = Region.around(x, 2.0**-200, "linf")
     boxes = _grown(steps, region)
     narrower = Narrowing(steps, region, boxes, {})
-    narrower._drift.floor[:] = 0.0 if seed % 2 else narrower._drift.floor  # underflow is not at stake
     while len(narrower._drift.found) < len(steps.nodes):
         narrower._drift.grow(boxes, None)
     true = values(network, rational(x))
@@ -143,7 +144,7 @@ def test_bounds_hold_where_rounding_is_all_there_is(seed, way, monkeypatch):
             low, high, true[index].reshape(-1), narrower._drift.found[index][0], strict=True
         ):
             assert Fraction(least) <= value <= Fraction(most)
-            assert most - least <= 8.0 * (float(size) + 2.0**-60)
+            assert most - least <= 16.0 * float(size)
 
 
 @pytest.mark.parametrize("norm", ["l1", "l2", "linf"])
@@ -204,17 +205,21 @@ def test_the_least_value_on_a_ball_and_a_box_together(seed, eps):
     region = Region.around(x, eps, "l2", (0.0, 1.0))
     found, lost = Least(region).of(whole(c, (3, 2, 2))), np.abs(c.T) @ charge(region, 0)[0]
     for column, value, room in zip(c.T, found, lost, strict=True):
-        best = min(_on_the_way(column, x.reshape(-1), eps, t) for t in 2.0 ** np.linspace(-60, 20, 400))
-        assert Fraction(value) - Fraction(room) * 2 <= best
+        best = _at_the_best_place(column, x.reshape(-1), eps)
+        assert Fraction(value) - Fraction(room) <= best
         assert float(best) - value <= 0.03 * eps * np.linalg.norm(column)  # t is not followed to the end
 
 
-def _on_the_way(c, x, eps, t):
-    """The value of a linear function at a point of ball and box, towards its least one; exact."""
-    point = np.clip(rational(x) - Fraction(t) * rational(c), Fraction(0), Fraction(1))
-    step = point - rational(x)
-    inside = sum(s * s for s in step) <= Fraction(eps) ** 2
-    return sum(a * b for a, b in zip(rational(c), point if inside else rational(x), strict=True))
+def _at_the_best_place(c, x, eps):
+    """The value of a linear function at a point of ball and box where it is nearly least; exact."""
+    low, high = -200.0, 60.0
+    for _ in range(60):
+        t = (low + high) / 2
+        inside = np.linalg.norm(np.clip(x - 2.0**t * c, 0.0, 1.0) - x) <= eps * (1.0 - 1e-3)
+        low, high = (t, high) if inside else (low, t)
+    point = np.clip(rational(x) - Fraction(2.0**low) * rational(c), Fraction(0), Fraction(1))
+    assert sum(s * s for s in point - rational(x)) <= Fraction(eps) ** 2
+    return sum(a * b for a, b in zip(rational(c), point, strict=True))
 
 
 def test_functions_with_their_own_account_say_the_same(monkeypatch):

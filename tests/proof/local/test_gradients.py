@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,12 +18,13 @@ from lipcert.bounds.local.registry import find_local
 from lipcert.bounds.local.view import View
 from lipcert.network.operators import Elementwise
 from lipcert.proof.local import NOTHING, Evaluator, Proposal, Region, Samples, check_local, jacobian
+from lipcert.proof.local.affine import AffineStep
 from lipcert.proof.local.gradient_lines import Forward
 from lipcert.proof.local.gradients import Gradients, interval_product, interval_sum
 from lipcert.proof.local.jacobian import WORK, gradient_boxes
 from lipcert.proof.local.secants import anchored_sector
 from lipcert.proof.refusal import Refused
-from lipcert.testing.build import matrices, mlp
+from lipcert.testing.build import chain, matrices, mlp
 from lipcert.testing.jacobian import exact_jacobian
 from lipcert.testing.zoo import zoo
 
@@ -137,6 +140,35 @@ def test_functions_of_gradients_are_bounded_from_below(seed):
             assert (rational(low) <= g).all() and (g <= rational(high)).all()
         true = g.dot(rational(a[0]).T)
         assert (rational(found) <= true).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(networks(("dense", "conv", "conv_transpose", "avg_pool", "scale", "gather"), max_depth=1), st.integers(0, 2**16))
+def test_affine_nodes_backwards(network, seed):
+    """W' y is in its box, |W'| y and the squares are below their bounds, and W a costs no more than it is charged."""
+    rng = np.random.default_rng(seed)
+    for node in network.nodes[1:]:
+        source = network.nodes[node.inputs[0]].shape
+        step, size = AffineStep(node, source), int(np.prod(source))
+        y, x = rng.normal(size=(2, *node.shape)), np.abs(rng.normal(size=(2, *source)))
+        a, magnitude = rng.normal(size=(2, 3, size)), np.abs(y).reshape(2, -1)
+        low, high = (end.reshape(2, -1) for end in step.box_adjoint(y, y))
+        charged = rational(np.abs(a)) * rational(step.charge_image(np.abs(y)))[:, None]
+        image = rational(step.image(a))
+        single = chain(source, node.op)
+        for sign in (0, 1, -1):
+            ends = values(single, np.concatenate([np.eye(size), np.zeros((1, size))]).reshape(-1, *source), sign)[1]
+            w = (ends[:-1] - ends[-1]).reshape(size, -1).T
+            back = rational(y).reshape(2, -1).dot(w)
+            assert (rational(low) <= back).all() and (back <= rational(high)).all()
+            forwards = np.abs(w).dot(rational(x).reshape(2, -1).T).T.reshape(2, *node.shape)
+            assert (forwards <= rational(step.magnify(x))).all()
+            squares = (w * w).dot(rational(x).reshape(2, -1).T).T.reshape(2, *node.shape)
+            assert (squares <= rational(step.squared(x))).all()
+            backwards = np.abs(w).T.dot(rational(magnitude).T).T.reshape(x.shape)
+            assert (backwards <= rational(step.magnify_adjoint(np.abs(y)))).all()
+            lost = np.abs(image - rational(a).dot(w.T)) * rational(magnitude)[:, None]
+            assert (lost.sum(axis=2) <= charged.sum(axis=2) + Fraction(1, 2**1000)).all()
 
 
 @pytest.mark.parametrize("norm", NORMS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
 
@@ -18,15 +19,32 @@ from lipcert.bounds.local.view import View
 from lipcert.network.builder import Builder
 from lipcert.network.evaluate import evaluate
 from lipcert.network.operators import Dense, Elementwise, Sum
-from lipcert.proof.local import NOTHING, Evaluator, Parts, Proposal, Region
+from lipcert.proof import Reason
+from lipcert.proof.local import (
+    NOTHING,
+    BallClaim,
+    Evaluator,
+    LocalCertificate,
+    Parts,
+    Proposal,
+    Region,
+    Samples,
+    check_local,
+    witness_of,
+)
+from lipcert.proof.local.anchored import Anchor, Anchored
 from lipcert.proof.local.differences import Rows
-from lipcert.proof.local.leaves import margins_on_parts
+from lipcert.proof.local.leaves import _anchors, margins_on_parts
+from lipcert.proof.local.parts import LEAF
 from lipcert.proof.local.reach import Noises, Seen, reach
+from lipcert.proof.local.surroundings import values_at
 from lipcert.proof.local.tilted import tilted_sector
 from lipcert.proof.local.weighted import Weighted, least
 from lipcert.proof.local.witness import from_arrays, to_arrays
 from lipcert.proof.refusal import Refused
 from lipcert.testing.build import RELU, chain, dense, exact, matrices, mlp
+from lipcert.testing.mutations import FAULTS, Mutant
+from lipcert.testing.mutations.samples import SamplesCase, fate_of, mutants
 from lipcert.testing.zoo import zoo
 
 CURVED = {"elu": (1.0,), "tanh": (), "gelu": ()}
@@ -254,22 +272,30 @@ def _all_leaves(parts, multipliers, classes, inputs):
     )
 
 
-WHOLE = np.array([(-1, -1)])
+def _whole_tree(cuts):
+    """All parts that some cuts make."""
+    return [LEAF] if not cuts else [cuts[0], *_whole_tree(cuts[1:]), *_whole_tree(cuts[1:])]
 
 
-@pytest.mark.parametrize("seed", [0, 2])
+def _rows(*rows):
+    return np.array(rows, dtype=np.int64).reshape(-1, 2)
+
+
+WHOLE = _rows(LEAF)
+
+
+@pytest.mark.parametrize("seed", range(3))
 def test_without_cuts_it_is_what_multipliers_prove(seed):
     network, rng, eps = mlp(matrices(seed, 4, 8, 8, 3)), np.random.default_rng(seed), 0.3
-    evaluator, x, labels = Evaluator(network), rng.normal(size=(1, 4)), np.array([seed % 3])
+    evaluator, x = Evaluator(network), rng.normal(size=(1, 4))
+    labels = evaluate(network, x).argmin(axis=1)  # nothing is proved already
     multipliers = _multipliers(network, x, eps, labels)[-1]
     bare = Parts(WHOLE, np.zeros(1), np.zeros(0, int), np.zeros((0, 4)), {}, {}, np.zeros((0, 2), int), {})
-    whole = _all_leaves(bare, multipliers, 3, 4)
-    region = Region.around(x, eps)
+    whole, region = _all_leaves(bare, multipliers, 3, 4), Region.around(x, eps)
     found = evaluator.parts(region, labels, Proposal(parts=whole))
     anchored = evaluator.anchored(region, labels, Proposal(multipliers=[multipliers]))
     rest = np.isfinite(anchored)
     assert (found[~rest] == anchored[~rest]).all() and np.allclose(found[rest], anchored[rest], rtol=0, atol=1e-12)
-    assert (anchored > evaluator.crown(region, labels)).any()
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])
@@ -281,15 +307,79 @@ def test_cuts_prove_more(norm):
         evaluator, x, labels = Evaluator(network), rng.normal(size=(1, 2)), np.array([seed % 2])
         region, read = Region.around(x, 0.8, norm), [node.inputs[0] for _, node in network.activation_nodes()]
 
-        def tree(cuts):
-            return [(-1, -1)] if not cuts else [cuts[0], *tree(cuts[1:]), *tree(cuts[1:])]
-
-        cuts = np.array(tree([(i, k) for i in read for k in range(3)]))
+        cuts = _rows(*_whole_tree([(i, k) for i in read for k in range(3)]))
         bare = Parts(cuts, np.zeros(len(cuts)), np.zeros(0, int), np.zeros((0, 2)), {}, {}, np.zeros((0, 2), int), {})
         found = evaluator.parts(region, labels, Proposal(parts=bare))
         _assert_sound(network, x, 0.8, labels, found, rng, norm)
         raised += found.min() - evaluator.crown(region, labels).min()
     assert raised > 0.01
+
+
+@pytest.mark.parametrize("name", ["relu", "leaky_relu", "abs"])
+@pytest.mark.parametrize("shift", [0.0, 0.3])
+def test_where_a_part_is_linear_the_anchor_may_be_elsewhere(name, shift):
+    """All neurons of one layer cut: on each part the margin is linear, and its least value on the ball is known."""
+    rng, eps, matrix = np.random.default_rng(5), 0.8, matrices(5, 2, 3, 2)
+    network, x = mlp(matrix, _op(name)), 0.1 * rng.normal(size=(1, 2))
+    evaluator, region = Evaluator(network), Region.around(x, eps)
+    labels = evaluate(network, x).argmin(axis=1)
+    ((index, node),) = network.activation_nodes()
+    cuts = _rows(*_whole_tree([(node.inputs[0], k) for k in range(3)]))
+    bare = Parts(cuts, np.zeros(len(cuts)), np.zeros(0, int), np.zeros((0, 2)), {}, {}, _rows(), {})
+    parts = _all_leaves(bare, {index: np.ones((1, 3))}, 2, 2)
+    parts = replace(parts, shifts=parts.shifts + shift)
+    bound = _of_parts(evaluator, region, labels, parts)
+    slopes = {"relu": (0.0, 1.0), "leaky_relu": (0.1, 1.0), "abs": (-1.0, 1.0)}[name]
+    first, second = (node.op for node in network.nodes if isinstance(node.op, Dense))
+    row = (second.weight.mid[labels] - second.weight.mid[1 - labels])[0]
+    least, empty = [], 0
+    for signs in np.ndindex(2, 2, 2):
+        taken = np.array([slopes[s] for s in signs])
+        linear = (row * taken) @ first.weight.mid
+        value = linear @ x[0] + (row * taken) @ first.bias.mid
+        value += (second.bias.mid[labels] - second.bias.mid[1 - labels])[0]
+        sides = np.where(np.array(signs) == 1, 1, -1)
+        points = x[0] + eps * rng.uniform(-1, 1, (4000, 2))
+        inside = (np.linalg.norm(points - x[0], axis=1) <= eps) & (
+            (points @ first.weight.mid.T + first.bias.mid) * sides >= 0
+        ).all(axis=1)
+        empty += not inside.any()
+        if inside.any():
+            least.append(value - eps * np.linalg.norm(linear))
+    assert empty < 7 and bound >= min(least) - 1e-5
+    _assert_sound(network, x, eps, labels, np.where(np.arange(2) == labels[0], np.inf, bound)[None], rng)
+
+
+@pytest.mark.parametrize("name", ["relu", "leaky_relu", "abs"])
+def test_differences_from_a_continued_anchor_are_linear_on_the_part(name):
+    """Weights and points of few bits: nothing is rounded but what a slope of 0.1 does."""
+    rng = np.random.default_rng(0)
+    matrix = [rng.integers(-4, 5, shape) / 4.0 for shape in ((6, 3), (6, 6), (2, 6))]
+    network = mlp(matrix, _op(name))
+    evaluator, x = Evaluator(network), np.round(rng.normal(size=(1, 3)) * 8) / 8
+    around = evaluator._around(Region.around(x, 2.0), NOTHING)
+    wrong_side = 0
+    for _ in range(40):
+        start, point = x + np.round(rng.normal(size=(2, 1, 3)) * 8) / 8
+        values_there = values(network, point)
+        boxes = [(np.full(v.shape, -99.0), np.full(v.shape, 99.0)) for v in values_there]
+        for _, node in network.activation_nodes():
+            low, high = boxes[node.inputs[0]]
+            taken = rng.random(low.shape) < 0.7
+            sides = values_there[node.inputs[0]] > 0
+            low[taken & sides], high[taken & ~sides] = 0.0, 0.0
+        (anchor,) = _anchors(around, boxes, start - x)
+        for index, node in network.activation_nodes():
+            line, source = anchor.continued[index], node.inputs[0]
+            linear = ~np.isnan(line)
+            assert linear.sum() >= 1 or name == "abs"
+            for end in (0, 1):
+                dz, dv = (values_there[i] - rational(anchor.centre[i][end]) for i in (source, index))
+                assert (abs(dv - rational(np.where(linear, line, 0.0)) * dz)[linear] <= Fraction(1, 2**40)).all()
+            wrong_side += (linear & (anchor.centre[source][0] * (line - line.min()) < 0)).sum()
+            wide = anchor.centre[index][1] - anchor.centre[index][0]
+            assert (wide <= 1e-12).all()
+    assert wrong_side > 5 or name == "abs"
 
 
 def test_parts_without_points_cost_nothing():
@@ -316,13 +406,6 @@ def test_a_box_that_overflows_is_not_taken_for_an_empty_part():
 
 
 # --- trees ------------------------------------------------------------------------------------------------------
-
-
-def _rows(*rows):
-    return np.array(rows, dtype=np.int64).reshape(-1, 2)
-
-
-LEAF = (-1, -1)
 
 
 @pytest.mark.parametrize(
@@ -530,6 +613,33 @@ def test_a_tilted_sector_holds(seed):
             assert ((p == 0) | (k * dz + w >= 0)).all()
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_noises_are_what_is_said_of_them(seed):
+    """w^2 <= r^2 dz^2 + 2 sigma^2 g (k dz + w) and |w| <= its width, in rational numbers, for points of the ball."""
+    network, rng, eps = mlp(matrices(seed, 3, 8, 8, 2)), np.random.default_rng(seed), 0.7
+    evaluator, x, shift = Evaluator(network), 0.2 * rng.normal(size=(1, 3)), 0.2 * rng.normal(size=3)
+    around = evaluator._around(Region.around(x, eps), NOTHING)
+    boxes, _ = evaluator._narrowed_boxes(around, NOTHING)
+    ones = {i: rng.uniform(0.5, 20.0, (1, 8)) for i, _ in network.activation_nodes()}
+    slopes = {i: rng.uniform(0.0, 1.0, (1, 8)) for i in ones}
+    start = np.round((x + shift) * 2.0**20) * 2.0**-20
+    anchor = Anchor(evaluator.steps, values_at(evaluator.steps, (start, start)), Seen(eps, (start - x)[0]))
+    noises = Anchored(anchor, boxes, ones, slopes)
+    first = values(network, start)
+    tilted = 0
+    for point in _low_points(network, x, eps, np.array([0]), rng):
+        last = values(network, point)
+        for index, known in zip(ones, noises._noises, strict=True):
+            pick, middle = noises._differences._picks[index], noises._differences._slopes[index].low_slope[0, 0]
+            radius, scale, lift, slope, width = (rational(part) for part in known)
+            dz, dv = ((last[i] - first[i])[0][pick] for i in (network.nodes[index].inputs[0], index))
+            w = dv - rational(middle[pick]) * dz
+            assert (w**2 <= radius**2 * dz**2 + 2 * scale**2 * lift * (slope * dz + w)).all()
+            assert (abs(w) <= width).all()
+            tilted += (lift != 0).sum()
+    assert tilted > 10
+
+
 def test_the_reach_from_an_anchor_is_that_of_the_ball_where_nothing_is_noisy():
     """One function of a linear network: c.(x - x*) for |x - x_0| <= eps lies in -c.a +- eps |c|."""
     c, a = np.array([[3.0, 4.0]]), np.array([0.3, -0.7])
@@ -575,3 +685,61 @@ def test_nothing_proposed_is_crown():
     for norm in ("l1", "l2", "linf"):
         region = Region.around(x, 0.2, norm)
         assert (evaluator.parts(region, labels, NOTHING) == evaluator.crown(region, labels)).all()
+
+
+# --- certificates -----------------------------------------------------------------------------------------------
+
+KINKED = chain(
+    (2,),
+    Dense(exact(np.array([[1.0, 1.0], [1.0, -1.0]])), exact(np.zeros(2))),
+    RELU,
+    Dense(exact(np.array([[0.0, 0.0], [1.0, 1.0]])), exact(np.array([2.2, 0.0]))),
+)
+"""Its margin is 2.2 - relu(x + y) - relu(x - y), at least 0.2 within 1 of x = y = 0; lines prove -0.2 in l2."""
+
+
+def _certificate(norm):
+    """Of two samples: by the four parts that two kinks make, or from an anchor, with weighted cuts."""
+    ((index, node),) = Evaluator(KINKED).steps.network.activation_nodes()
+    samples = Samples.of(np.array([[0.0, 0.01], [-0.02, 0.0]]), np.zeros(2, dtype=np.int64))
+    if norm == "linf":
+        tree = [(node.inputs[0], 0), *[(node.inputs[0], 1), LEAF, LEAF] * 2]
+        parts = Parts(_rows(*tree * 2), np.zeros(14), np.zeros(0, int), np.zeros((0, 2)), {}, {}, _rows(), {})
+    else:
+        two = np.ones((2, 1))
+        parts = Parts(
+            _rows(LEAF, LEAF),
+            np.zeros(2),
+            np.arange(2),
+            two * [[0.17, -0.09]],
+            {index: np.exp(two * [[0.67, 0.48]])},
+            {index: two * [[0.44, 0.14]]},
+            _rows((0, 0), (1, 0)),
+            {index: (two * [[-0.14, -0.2]], two * [[0.07, 0.1]])},
+        )
+    claim = BallClaim(norm, 1.0, None, samples.digest)
+    return LocalCertificate.of(KINKED, claim, "local-parts/v1", witness_of(Proposal(parts=parts)), samples)
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_parts_prove_what_lines_do_not(norm):
+    made = _certificate(norm)
+    assert check_local(LocalCertificate.from_bytes(made.to_bytes()), KINKED).valid
+    for rule in ("local-intervals/v1", "local-lines/v1"):
+        assert not check_local(replace(made, rule=rule, witness={}), KINKED).valid
+    for name in made.witness:
+        rest = {k: v for k, v in made.witness.items() if k != name}
+        assert name == "parts/slopes/2" or not check_local(replace(made, witness=rest), KINKED).valid
+    larger = replace(made, claim=replace(made.claim, eps=1.11))
+    assert check_local(larger, KINKED).reason is Reason.NOT_ROBUST
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_no_mutant_is_believed(norm):
+    case = SamplesCase(_certificate(norm), KINKED)
+    assert fate_of(Mutant("none", case.content, case.network)) == "harmless"
+    made = list(mutants(case, 1, 10))
+    fates = Counter((mutant.kind, fate_of(mutant)) for mutant in made)
+    assert not [entry for entry in fates if entry[1] in FAULTS]
+    assert sum(count for (_, fate), count in fates.items() if fate == "rejected") > 0.5 * len(made)
+    assert ("half of a tree" in {kind for kind, _ in fates}) == (norm == "linf")

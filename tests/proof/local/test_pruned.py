@@ -19,7 +19,7 @@ from lipcert.bounds.local.view import View
 from lipcert.network import Builder
 from lipcert.network.linear import dense_matrix
 from lipcert.network.operators import Dense, Elementwise
-from lipcert.proof.local import NOTHING, Evaluator, Proposal, Region, Samples, masked_norms
+from lipcert.proof.local import NOTHING, Evaluator, Proposal, Region, Samples, masked_norms, pruned
 from lipcert.proof.local.affine import AffineStep
 from lipcert.proof.local.choices import positions, winners
 from lipcert.proof.local.masked_norms import layer_norms, masked_norm, matrix_norm
@@ -97,7 +97,7 @@ def test_what_weights_leave_of_a_convolution_has_nearly_its_own_norm(circular, p
     op = conv(0, (4, 1, 3, 2), stride=2, padding=padding, dilation=2, groups=2, circular=circular)
     node = chain(shape, op).nodes[1]
     step, dense = AffineStep(node, shape), dense_matrix(op, shape, node.shape)
-    assert (step.part(np.arange(node.size), np.arange(84)) == dense).all()
+    assert (step.entries.at(np.arange(node.size), np.arange(84)) == dense).all()
     left, right = _weights(rng, 3, *node.shape), _weights(rng, 3, *shape)
     found = masked_norm(step, left, right, np.inf)
     true = [
@@ -111,7 +111,7 @@ def test_a_kernel_that_wraps_onto_itself_is_summed_before_it_is_squared():
     op = conv(0, (1, 1, 5), padding=((2, 2),), circular=True)
     node = chain((1, 3), op).nodes[1]
     step, dense = AffineStep(node, (1, 3)), np.abs(dense_matrix(op, (1, 3), node.shape))
-    assert step.part(np.arange(3), np.arange(3)) is None
+    assert step.entries.at(np.arange(3), np.arange(3)) is None
     assert (step.squared(np.ones((1, 1, 3)))[0].ravel() >= np.square(dense).sum(axis=1)).all()
     assert masked_norm(step, np.ones((1, *node.shape)), np.ones((1, 1, 3)), np.inf)[0] >= np.linalg.norm(dense, 2)
 
@@ -210,13 +210,13 @@ def test_boxes_and_measures_hold(name):
     evaluator, rng, eps = Evaluator(network), np.random.default_rng(4), 0.4
     x = rng.normal(size=(2, *network.input_shape))
     around = evaluator._around(Region.around(x, eps), NOTHING)
-    pruned, start = Pruned.of(around, layer_norms(evaluator.steps, View(network).norms)), values(network, x)
+    found, start = Pruned.of(around, layer_norms(evaluator.steps, View(network).norms)), values(network, x)
     weights = [_weights(rng, 2, *node.shape) for node in evaluator.steps.nodes]
-    measures = [pruned.measures.measure(i, w) for i, w in enumerate(weights)]
+    measures = [found.measures.measure(i, w) for i, w in enumerate(weights)]
     for point in rational_points(x, eps, rng, 20):
         size = ((point - rational(x)) ** 2).reshape(2, -1).sum(axis=1)
         for i, end in enumerate(values(evaluator.steps.network, point)):
-            low, high = pruned.boxes[i]
+            low, high = found.boxes[i]
             assert (rational(low) <= end).all() and (end <= rational(high)).all()
             moved = (rational(weights[i]) * (end - start[i]) ** 2).reshape(2, -1).sum(axis=1)
             assert (moved <= rational(measures[i]) ** 2 * size).all()
@@ -300,6 +300,14 @@ def test_a_bound_does_not_depend_on_the_other_samples():
         alone = evaluator.pruned(Region.around(x[b : b + 1], 0.2), labels[b : b + 1])[0]
         rest = np.isfinite(alone)
         assert np.allclose(alone[rest], whole[b][rest], rtol=1e-9, atol=1e-12)
+
+
+def test_functions_are_followed_some_at_a_time(monkeypatch):
+    network, x = mlp(matrices(3, 6, 12, 12, 5)), np.random.default_rng(0).normal(size=(2, 6))
+    evaluator, region, labels = Evaluator(network), Region.around(x, 0.3), np.array([0, 3])
+    whole = evaluator.pruned(region, labels)
+    monkeypatch.setattr(pruned, "AT_ONCE", 1)
+    assert np.allclose(evaluator.pruned(region, labels), whole, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize(
