@@ -51,7 +51,7 @@ STRONG = Attack(steps=100, restarts=5, seed=12345)
 def fallen(network: Network, images: np.ndarray, labels: np.ndarray, status: np.ndarray, eps: Sequence[float]) -> int:
     """Return how many certified samples a strong attack breaks, over all radii."""
     box = (float(min(images.min(), 0.0)), float(max(images.max(), 1.0)))
-    attacker, count = Attacker(network, STRONG, "l2", box), 0
+    attacker, count = Attacker(network, STRONG, "l2", box, beyond=True), 0
     for column, radius in enumerate(eps):
         rows = np.flatnonzero(status[:, column] == Status.CERTIFIED)
         for start in range(0, len(rows), 100):

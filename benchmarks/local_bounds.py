@@ -52,7 +52,7 @@ class Row:
 ROWS = (
     Row("autolirpa/mnist_fc_3layer.pth", (0.1, 0.3, 0.5)),
     Row("autolirpa/mnist_cnn_small.pth", (0.1, 0.3)),
-    Row("abcrown/mnist_cnn_a_adv.model", (0.1, 0.3, 0.4)),
+    Row("abcrown/mnist_cnn_a_adv.model", (0.1, 0.3, 0.4, 0.5)),
     Row("autolirpa/spectral_NOR_MLP_B.pth", (1.0,), 200, "mnist_sdp200.npz"),
     Row("sdpcrown/mnist_convsmall.pth", (0.3,), 200, "mnist_sdp200.npz"),
     Row("sdpcrown/cifar10_cnn_a.pth", (24 / 255,), 200, "cifar10_sdp200.npz"),

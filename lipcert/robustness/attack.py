@@ -1,10 +1,11 @@
 """Projected gradient attacks: the empirical side.
 
 Steps of bounded length in the dual direction of the gradient of the worst margin, projected onto the ball around the
-sample and clipped to the input box (Madry et al. 2018, with the margin loss of Carlini & Wagner 2017). An attack
-counts only when a plain forward pass of the network on that input alone, on the CPU, misclassifies (or ties), and the
-distance, computed in float64 and rounded up, is at most eps. What it finds says nothing about what it does not find:
-level estimate.
+sample and clipped to the input box (Madry et al. 2018, with the margin loss of Carlini & Wagner 2017). Claims without
+an input box are about the whole ball: then tries that may leave the box come after all others. An attack counts only
+when a plain forward pass of the network on that input alone, on the CPU, misclassifies (or ties), and the distance,
+computed in float64 and rounded up, is at most eps. What it finds says nothing about what it does not find: level
+estimate.
 
 A random start depends on the seed, the sample's position in the data and the try, so that neither the order of the
 samples nor what shares a batch with them matters. Where the worst margin came so close to zero that the rounding of
@@ -58,6 +59,7 @@ class Attacker:
 
     Args of the constructor:
         network: as deployed. settings: of the attack. norm: of the ball. box: least and largest input value.
+        beyond: whether `restarts` more tries may leave the box.
         device: where torch computes.
         rank: of the rival that the label has to stay above, see `Margins`.
     """
@@ -70,8 +72,9 @@ class Attacker:
         box: tuple[float, float],
         device: str = "cpu",
         rank: int = 1,
+        beyond: bool = False,
     ) -> None:
-        self.settings, self.norm, self.box, self.rank = settings, norm, box, rank
+        self.settings, self.norm, self.box, self.rank, self.beyond = settings, norm, box, rank, beyond
         self._network: TorchNetwork = compile_network(network, device, torch.float32)
         self._plain = self._network if device == "cpu" else compile_network(network, "cpu", torch.float32)
 
@@ -95,7 +98,7 @@ class Attacker:
             images, labels: the samples.
             eps: radius of the balls.
             index: (N,) positions in the data, for the random starts; those in the batch where None.
-            attempts: which of the tries 0 to `restarts` - 1 are made; all where None.
+            attempts: which of the tries are made; all where None. The first `restarts` keep to the box.
 
         Returns:
             Which were broken, and the adversarial inputs (N, ...); rows of samples that held are the samples.
@@ -103,7 +106,7 @@ class Attacker:
         index = np.arange(len(images)) if index is None else index
         broken, found = np.zeros(len(images), dtype=np.bool_), images.copy()
         with full_precision():
-            for attempt in range(self.settings.restarts) if attempts is None else attempts:
+            for attempt in range(self.settings.restarts * (1 + self.beyond)) if attempts is None else attempts:
                 rows = np.flatnonzero(~broken)
                 if not len(rows):
                     break
@@ -135,8 +138,10 @@ class Attacker:
         """Try once; keep for each sample the first point that counts, and whether the best was close to zero."""
         centre = torch.from_numpy(images).to(self._network.device)
         own = torch.from_numpy(labels).to(self._network.device)
-        aim = self._rivals(centre, own, attempt) if attempt and self.rank == 1 else None
-        x = self._scatter(centre, eps, index, attempt) if attempt else centre.clone()
+        outside, again = divmod(attempt, self.settings.restarts)
+        box = (-torch.inf, torch.inf) if outside else self.box
+        aim = self._rivals(centre, own, again) if again and self.rank == 1 else None
+        x = self._scatter(centre, eps, index, attempt, box) if again else centre.clone()
         won, points = np.zeros(len(images), dtype=np.bool_), images.copy()
         best = torch.full((len(images),), -torch.inf, device=centre.device)
         start = torch.zeros_like(best)
@@ -152,7 +157,7 @@ class Attacker:
             if step == self.settings.steps or not len(active):
                 break
             length = eps * self.settings.stride * (1.0 - 0.9 * step / self.settings.steps)
-            x = self._project(x + length * steepest(uphill, self.norm), centre[active], eps)
+            x = self._project(x + length * steepest(uphill, self.norm), centre[active], eps, box)
         return won, points, (best.abs() <= CLOSE * start).cpu().numpy()
 
     def _counts(self, values: Tensor, x: Tensor, images: Images, labels: Labels, active: Tensor, eps: float) -> Tensor:
@@ -191,7 +196,7 @@ class Attacker:
         (slope,) = torch.autograd.grad(climbed.sum(), x)
         return worst.detach(), torch.nan_to_num(slope)
 
-    def _scatter(self, centre: Tensor, eps: float, index: Labels, attempt: int) -> Tensor:
+    def _scatter(self, centre: Tensor, eps: float, index: Labels, attempt: int, box: tuple[float, float]) -> Tensor:
         """Return a random point of each ball."""
         shape = tuple(centre.shape[1:])
         draws = [np.random.default_rng((self.settings.seed, int(i), attempt)) for i in index]
@@ -199,11 +204,11 @@ class Attacker:
         share = torch.tensor([draw.random() for draw in draws], dtype=torch.float32)
         noise, share = noise.to(centre.device), share.to(centre.device)
         away = steepest(noise, self.norm) if self.norm != "linf" else noise.clamp(-1.0, 1.0)
-        return self._project(centre + eps * share.reshape(-1, *(1,) * (centre.ndim - 1)) * away, centre, eps)
+        return self._project(centre + eps * share.reshape(-1, *(1,) * (centre.ndim - 1)) * away, centre, eps, box)
 
-    def _project(self, x: Tensor, centre: Tensor, eps: float) -> Tensor:
+    def _project(self, x: Tensor, centre: Tensor, eps: float, box: tuple[float, float]) -> Tensor:
         """Return the nearest points of the ball, then of the box; the second step moves towards the centre."""
-        return (centre + project(x - centre, self.norm, eps * _SHRINK)).clamp(*self.box)
+        return (centre + project(x - centre, self.norm, eps * _SHRINK)).clamp(*box)
 
 
 def steepest(slope: Tensor, norm: Norm) -> Tensor:

@@ -236,4 +236,4 @@ def _with_lower(basis: Basis, dataset: Dataset, chosen: Settings) -> Basis:
 def _attacker(network: Network, chosen: Settings, dataset: Dataset, device: str) -> Attacker | None:
     if not chosen.attacks:
         return None
-    return Attacker(network, chosen.attack, chosen.norm, dataset.box, device, chosen.top_k)
+    return Attacker(network, chosen.attack, chosen.norm, dataset.box, device, chosen.top_k, chosen.box is None)

@@ -74,7 +74,8 @@ def _attack(
     network: Network, dataset: Dataset, settings: Settings, verdicts: Verdicts, chosen: Iterable[int], device: str
 ) -> dict[int, Broken]:
     """Attack rows again at each eps at which the run broke them, until one attack is confirmed."""
-    attacker = Attacker(network, settings.attack, settings.norm, dataset.box, device, settings.top_k)
+    beyond = settings.box is None
+    attacker = Attacker(network, settings.attack, settings.norm, dataset.box, device, settings.top_k, beyond)
     found: dict[int, Broken] = {}
     for column, eps in enumerate(settings.eps):
         rows = [row for row in chosen if row not in found and verdicts.status[row, column] == Status.ATTACKED]

@@ -3,9 +3,9 @@
 Batches are small at first where stages follow the global one, which take nobody knows how long, and grow while they
 take little time: a run that is cut off loses no more than one.
 
-With a time limit there are three rounds, so that what is cheap is tried on all samples before much time is spent on a
-few. The first one takes the global bound and the first attack only. In the second one each sample gets its share of the
-time, by what stages took for others; the third one goes on with what they left open, as long as there is time.
+With a time limit there are four rounds, so that what is cheap is tried on all samples before much time is spent on a
+few: the global bound, which is never left out; the first attack; then each sample gets its share of the time, by what
+stages took for others; the last one goes on with what is left open, as long as there is time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lipcert.robustness.data.dataset import Dataset
 from lipcert.robustness.data.streams import Images, Stream
 from lipcert.robustness.records.journal import Journal
 from lipcert.robustness.settings import Settings
-from lipcert.robustness.stages.cascade import Cascade, Share
+from lipcert.robustness.stages.cascade import Cascade
 from lipcert.robustness.stages.clock import Pace
 from lipcert.robustness.stages.plan import Plan
 from lipcert.robustness.verdicts import Ints, Verdicts
@@ -50,17 +50,18 @@ def sweep(
         journal: takes what is done. pace: sizes of batches. tell: called with how many samples are left.
     """
     pending = np.ones((len(left), len(cascade.stages)), dtype=np.bool_)
-    rounds = (math.inf, 0.0, None) if cascade.limited else (None,)
-    for unknown in rounds:
+    for number, turn in enumerate(cascade.rounds()):
         pace.restart()
         start = 0
-        while start < len(left) and not (unknown != math.inf and cascade.expired):
+        while start < len(left) and not (number and cascade.expired):
             if tell is not None:
                 tell(int(pending.any(axis=1).sum()))
             rows, begin = np.arange(start, min(start + pace.size, len(left))), time.perf_counter()
-            share = None if unknown is None else Share(cascade.seconds_for(len(left) - start), unknown)
+            share = cascade.seconds_for(len(left) - start) if turn.shared else math.inf
             part, images = left.take(rows), _rows(dataset.images, left.index[rows])
-            pending[rows] = cascade.decide(images, part, share, pending[rows])
+            late = cascade.decide(images, part, share, pending[rows] & turn.stages)
+            pending[rows] = (late | (pending[rows] & ~turn.stages)) & cascade.wanted(part)
+            pending[rows, 0] = False
             left.put(rows, part)
             done = np.asarray(~pending[rows].any(axis=1))
             seconds = dict(zip(cascade.names, cascade.seconds, strict=True))

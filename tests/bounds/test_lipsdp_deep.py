@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pytest
 
+from benchmarks.networks.seeded import SEEDED, seeded
 from lipcert.bounds.engine import bound
 from lipcert.bounds.lipsdp import LipSdpStatus, _layers, solve_lipsdp
 from lipcert.bounds.lipsdp._arrays import array, cholesky, to_numpy
@@ -17,28 +18,18 @@ from lipcert.bounds.lipsdp._reduce import reduce_lifted
 from lipcert.bounds.lipsdp._schur import Schur
 from lipcert.bounds.lipsdp._start import Plan, start
 from lipcert.bounds.lipsdp._tridiag import Band, factorise
+from lipcert.network.operators import Dense
 from lipcert.proof.claims import Level
 from lipcert.proof.lifted import lift
 from lipcert.proof.subject import subject
-from lipcert.testing.build import mlp
 from lipcert.testing.zoo import zoo
 
 DEVICES = ("cpu", "cpu:0")  # numpy, torch
 
 
-def orthogonal(rng, size):
-    q, r = np.linalg.qr(rng.standard_normal((size, size)))
-    return q * np.sign(np.diag(r))
-
-
-def deep(layers, width, seed=0):
-    """Weights (q * uniform(0.7, 1.3)) @ p with q, p orthogonal, float32."""
-    rng = np.random.default_rng(seed)
-    weights = []
-    for _ in range(layers):
-        q, p = orthogonal(rng, width), orthogonal(rng, width)
-        weights.append(((q * rng.uniform(0.7, 1.3, width)) @ p).astype(np.float32).astype(np.float64))
-    return mlp(weights)
+def deep(layers, width):
+    """A chain with so many weights, all square."""
+    return seeded(f"seeded/{layers - 1}x{width}")
 
 
 def lifted_of(net):
@@ -178,3 +169,21 @@ def test_both_aims_lead_to_the_same_path():
     y, _ = centre(here.system, here.y, Logarithm(kappa), 1e-5)
     z, _ = centre(here.system, here.y, Linear(kappa / float(y[-1])), 1e-5)
     np.testing.assert_allclose(y, z, rtol=1e-5)
+
+
+def test_seeded_networks():
+    """Weights near orthogonal, the same each time, all in float32; the names of the benchmark are known."""
+    first, again = (
+        [node.op.weight.mid for node in seeded("seeded/2x5").nodes if isinstance(node.op, Dense)] for _ in range(2)
+    )
+    assert [weight.shape for weight in first] == [(5, 5)] * 3
+    for one, two in zip(first, again, strict=True):
+        assert np.array_equal(one, two)
+        assert np.array_equal(one, one.astype(np.float32))
+        values = np.linalg.svd(one, compute_uv=False)
+        assert 0.69 < values.min() <= values.max() < 1.31
+    for name, (layers, width) in SEEDED.items():
+        assert name == f"seeded/{layers}x{width}"
+    for name in ("other/2x5", "seeded/0x5"):
+        with pytest.raises(ValueError, match="not of the form"):
+            seeded(name)

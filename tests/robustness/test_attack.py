@@ -83,6 +83,16 @@ def test_what_counts_is_an_adversarial_example(norm, activation):
     np.testing.assert_array_equal(found[~broken], images[~broken])
 
 
+def test_what_lies_outside_the_box_is_tried_where_claims_are_about_the_ball():
+    """Logits (0, x - 1): from 0.9 and 0.5 with eps 0.2, only 1.1 is adversarial, outside the box [0, 0.95]."""
+    network = chain((np.array([[0.0], [1.0]]), np.array([0.0, -1.0])))
+    images, labels = np.array([[0.9], [0.5]], np.float32), np.array([0, 0])
+    assert not Attacker(network, Attack(), "l2", (0.0, 0.95)).run(images, labels, 0.2)[0].any()
+    broken, found = Attacker(network, Attack(), "l2", (0.0, 0.95), beyond=True).run(images, labels, 0.2)
+    np.testing.assert_array_equal(broken, [True, False])
+    assert found[0, 0] >= 1.0 and found[1, 0] == 0.5
+
+
 @pytest.mark.parametrize("norm", NORMS)
 def test_points_outside_the_ball_do_not_count(norm, monkeypatch):
     """Even if the projection were wrong, what is reported lies inside."""

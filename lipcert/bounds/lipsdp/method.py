@@ -39,7 +39,10 @@ class LipSdp(Method):
     name: ClassVar[str] = "lipsdp"
     summary: ClassVar[str] = "all multipliers jointly optimal (LipSDP, interior-point method)"
     norms: ClassVar[frozenset[Norm]] = Multipliers.norms
-    cost: ClassVar[str] = "per iteration N^3/3 for N hidden neurons, ten to sixty iterations; five N x N matrices"
+    cost: ClassVar[str] = (
+        "per iteration N^3/3 for N hidden neurons, ten to sixty iterations, five N x N matrices; "
+        "where that is too much, gradients alone, n^3 per layer each"
+    )
 
     def refuses(self, network: Network, norm: Norm) -> str | None:
         """Return why the network has no lifted form of affordable size, or None; looks at shapes only."""

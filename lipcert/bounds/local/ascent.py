@@ -22,6 +22,7 @@ _RATES = (0.1, 0.05, 0.1)  # of log(d + k), k / (d + k), weights
 _LAST = 0.05  # of the rates, at the end
 _FIRST_BARRIER, _LAST_BARRIER = 5e-3, 1.5e-4  # nu, in units of how far the function moves
 _MOMENTS = 0.9, 0.99
+_STILL = 1e-6  # gradients, in the same units, that are next to rounding: no step of full length is made for them
 _LAYERS = 4  # whose noises count in a first guess
 _SCALES = tuple(4.0**-k for k in range(-1, 5))  # of the first multipliers
 
@@ -92,7 +93,8 @@ def climb(kinks: Kinks, ascent: Ascent, steps: int) -> Ascent:
         barrier = _FIRST_BARRIER * (_LAST_BARRIER / _FIRST_BARRIER) ** done * kinks.move
         rate = _LAST + (1.0 - _LAST) * 0.5 * (1.0 + torch.cos(torch.pi * done))
         now = least(kinks, multipliers(kinks, ascent.at), inverse=True)
-        ascent = _step(ascent, now, _gradient(kinks, ascent.at, now, barrier), rate)
+        gradient = _gradient(kinks, ascent.at, now, barrier) / kinks.move.clamp(min=TINY)[:, None, None]
+        ascent = _step(ascent, now, gradient, rate)
     return ascent
 
 
@@ -104,7 +106,7 @@ def _step(ascent: Ascent, now: Least, gradient: Tensor, rate: Tensor) -> Ascent:
     first = torch.where(within, momentum * ascent.first + (1.0 - momentum) * gradient, 0.0)
     second = torch.where(within, memory * ascent.second + (1.0 - memory) * gradient.square(), ascent.second)
     made = (ascent.made + 1.0)[:, None, None]
-    way = first / (1.0 - momentum**made) / ((second / (1.0 - memory**made)).sqrt() + TINY)
+    way = first / (1.0 - momentum**made) / ((second / (1.0 - memory**made)).sqrt() + _STILL)
     rates = rate[:, None, None] * gradient.new_tensor([_RATES[0], _RATES[1], *[_RATES[2]] * 3])[:, None]
     at = torch.where(within, ascent.at + rates * way, (ascent.at + ascent.safe) / 2)
     low = at.new_tensor([-torch.inf, 0.0, 0.0, 0.0, 0.0])[:, None]

@@ -100,8 +100,12 @@ def margins(relaxed: Relaxed, labels: Tensor) -> Tensor:
 
 def best_margins(relaxed: Relaxed, labels: Tensor) -> Tensor:
     """Return what `margins` does, with a second look (see `second_look`) where narrowing the boxes cost more."""
+    if not bool(relaxed.narrowed.any()):
+        return margins(relaxed, labels)
+    if bool(relaxed.narrowed.all()):
+        return _twice(relaxed, labels)
     again, rest = torch.nonzero(relaxed.narrowed)[:, 0], torch.nonzero(~relaxed.narrowed)[:, 0]
-    parts = [look(relaxed.take(some), labels[some]) for look, some in ((_twice, again), (margins, rest)) if len(some)]
+    parts = [look(relaxed.take(some), labels[some]) for look, some in ((_twice, again), (margins, rest))]
     return torch.cat(parts)[torch.cat([again, rest]).argsort()]
 
 

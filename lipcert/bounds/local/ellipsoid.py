@@ -63,18 +63,16 @@ class Multipliers:
 
 @dataclass(frozen=True, eq=False)
 class Least:
-    """Bounds of P functions, and the points where Lagrangians are least.
+    """Bounds of P functions, and what is known of the points where Lagrangians are least.
 
     Attributes:
         bound: (P,), minus infinity where nothing is proved.
-        noise, past: (P, u) w and t at the point. rows: (P, u + 1) weights of the rows T, G in its dx.
+        rows: (P, u + 1) weights of the rows T, G in dx there.
         sharper: (P, u) gradients of the bound in d. wider: in k. cutting: (P, 3, u) in the weights.
         logdet: (P, 2, u) gradients of the log-determinant of S in d and k, where it was asked for.
     """
 
     bound: Tensor
-    noise: Tensor
-    past: Tensor
     rows: Tensor
     sharper: Tensor
     wider: Tensor
@@ -91,61 +89,88 @@ def least(kinks: Kinks, chosen: Multipliers, *, inverse: bool = False) -> Least:
         inverse: whether the gradients of the log-determinant are wanted too.
     """
     free, count = kinks.free, kinks.low.shape[1]
-    start, low, high = kinks.start[:, :count], kinks.low, kinks.high
-    own, mixed = kinks.gram[:, :count, :count], kinks.gram[:, :count, count]
-    noise = kinks.noise[:, :count]
+    start, own, noise = kinks.start[:, :count], kinks.gram[:, :count, :count], kinks.noise[:, :count]
     d, k = (torch.where(free, chosen.size * part, 0.0) for part in (1.0 - chosen.share, chosen.share))
-    s, turned = high / (high - low), -kinks.forced.double()
-    above, sides, chord = chosen.cuts.unbind(dim=1)
-    # y = f - cuts: weights `on_t` of the functions t, and `on_w` of the noises
-    on_t = torch.where(free, sides - s * chord, turned * sides)
-    products = _times(own, on_t)
-    along = mixed + products  # T y_x
-    on_w = kinks.noise[:, count] + torch.where(free, chord - above - sides, 0.0) + _times(noise.mT, on_t)
-    constant = kinks.start[:, count] + (on_t * start).sum(dim=1) + torch.where(free, chord * s * low, 0.0).sum(dim=1)
-    square = kinks.gram[:, count, count] + (on_t * (mixed + along)).sum(dim=1)
-
-    matrix = _matrix(own, noise, d, k, free)
-    diagonal = torch.where(free, d + k, 1.0)
+    y = _without_cuts(kinks, chosen.cuts)
+    matrix, diagonal = _matrix(own, noise, d, k, free), torch.where(free, d + k, 1.0)
     root, info = torch.linalg.cholesky_ex(matrix - torch.diag_embed(ROOM * diagonal))
     inside = info == 0
     root = torch.where(inside[:, None, None], root, torch.eye(count).to(root))
-    shift, slope = -(d * start + k * high), on_w + d * along
-    shift, slope = (torch.where(free, part, 0.0) for part in (shift, slope))
     inverted = torch.cholesky_inverse(root) if inverse else None
+    shift = torch.where(free, -(d * start + k * kinks.high), 0.0)
+    slope = torch.where(free, y.on_w + d * y.along, 0.0)
     both = torch.stack([shift, slope], dim=2)
     solved = torch.cholesky_solve(both, root) if inverted is None else inverted @ both
-    steep = (square + (slope * solved[:, :, 1]).sum(dim=1)).clamp(min=TINY)
-    reach = (kinks.eps.square() + (shift * solved[:, :, 0]).sum(dim=1)).clamp(min=TINY)
-    tau = (reach / steep).sqrt()[:, None]
-    point, target = solved[:, :, 0] + tau * solved[:, :, 1], shift + tau * slope
-    left = target - _times(matrix, point)
-    lost = (count + 4) * torch.finfo(left.dtype).eps * (_times(matrix.abs(), point.abs()) + target.abs())
-    spent = target * point + point * left + point.abs() * lost + 2.0 * (left.abs() + lost).square() / (ROOM * diagonal)
-    spent = spent.sum(dim=1)
-    total = kinks.eps.square() + tau[:, 0].square() * square.clamp(min=0.0) + spent
-    bound = constant - total / (2.0 * tau[:, 0])
-    bound = torch.where(inside & torch.isfinite(bound), bound, -torch.inf)
-
+    steep = (y.square + (slope * solved[:, :, 1]).sum(dim=1)).clamp(min=TINY)
+    room = (kinks.eps.square() + (shift * solved[:, :, 0]).sum(dim=1)).clamp(min=TINY)
+    tau = (room / steep).sqrt()[:, None]
+    point = solved[:, :, 0] + tau * solved[:, :, 1]
+    spent = _quadratic(matrix, diagonal, point, shift + tau * slope)
+    total = kinks.eps.square() + tau[:, 0].square() * y.square.clamp(min=0.0) + spent
+    bound = y.constant - total / (2.0 * tau[:, 0])
     w = torch.where(free, -point, 0.0)
-    t = start + _times(own, d * w) - tau * along + _times(noise, w)
-    cutting = torch.stack([w, torch.where(free, w - t, -turned * t), s * (t - low) - w], dim=1)
-    cutting = torch.where(torch.stack([free, free | (kinks.forced != 0), free], dim=1), -cutting, 0.0)
-    logdet = None
-    if inverted is not None:
-        spread = inverted.diagonal(dim1=1, dim2=2)
-        in_d = 2.0 * (spread - (noise * inverted).sum(dim=2) - (own * (inverted * d[:, None])).sum(dim=2))
-        logdet = torch.where(free[:, None], torch.stack([in_d, 2.0 * spread], dim=1), 0.0)
+    t = start + _times(own, d * w) - tau * y.along + _times(noise, w)
     return Least(
-        bound,
-        w,
-        t,
-        torch.cat([d * w - tau * on_t, -tau], dim=1),
+        torch.where(inside & torch.isfinite(bound), bound, -torch.inf),
+        torch.cat([d * w - tau * y.on_t, -tau], dim=1),
         -w * (t - w) / tau,
-        -w * (high - w) / tau,
-        cutting,
-        logdet,
+        -w * (kinks.high - w) / tau,
+        _slacks(kinks, w, t),
+        None if inverted is None else _logdet(own, noise, d, free, inverted),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Function:
+    """y = f - cuts: (P, u) its weights of the functions t and of the noises w, and T y_x; (P,) y_0 and |y_x|^2."""
+
+    on_t: Tensor
+    on_w: Tensor
+    along: Tensor
+    constant: Tensor
+    square: Tensor
+
+
+def _without_cuts(kinks: Kinks, cuts: Tensor) -> _Function:
+    free, count = kinks.free, kinks.low.shape[1]
+    mixed, s = kinks.gram[:, :count, count], kinks.high / (kinks.high - kinks.low)
+    above, sides, chord = cuts.unbind(dim=1)
+    on_t = torch.where(free, sides - s * chord, -kinks.forced * sides)
+    along = mixed + _times(kinks.gram[:, :count, :count], on_t)
+    on_w = kinks.noise[:, count] + torch.where(free, chord - above - sides, 0.0)
+    corner = torch.where(free, chord * s * kinks.low, 0.0)
+    return _Function(
+        on_t,
+        on_w + _times(kinks.noise[:, :count].mT, on_t),
+        along,
+        kinks.start[:, count] + (on_t * kinks.start[:, :count] + corner).sum(dim=1),
+        kinks.gram[:, count, count] + (on_t * (mixed + along)).sum(dim=1),
+    )
+
+
+def _slacks(kinks: Kinks, w: Tensor, t: Tensor) -> Tensor:
+    """Return (P, 3, u) minus the cuts at a point: the gradient of the bound in their weights."""
+    free, s = kinks.free, kinks.high / (kinks.high - kinks.low)
+    found = torch.stack([w, torch.where(free, w - t, kinks.forced * t), s * (t - kinks.low) - w], dim=1)
+    there = torch.stack([free, free | (kinks.forced != 0), free], dim=1)
+    return torch.where(there, -found, 0.0)
+
+
+def _quadratic(matrix: Tensor, diagonal: Tensor, point: Tensor, target: Tensor) -> Tensor:
+    """Return (P,) upper bounds of b'S^-1 b for targets b, from points that are nearly S^-1 b."""
+    left = target - _times(matrix, point)
+    unit = (point.shape[1] + 4) * torch.finfo(left.dtype).eps
+    lost = unit * (_times(matrix.abs(), point.abs()) + target.abs())
+    rest = 2.0 * (left.abs() + lost).square() / (ROOM * diagonal)
+    found: Tensor = (target * point + point * left + point.abs() * lost + rest).sum(dim=1)
+    return found
+
+
+def _logdet(own: Tensor, noise: Tensor, d: Tensor, free: Tensor, inverted: Tensor) -> Tensor:
+    """Return (P, 2, u) the gradients of log det S in d and k, given S^-1."""
+    spread = inverted.diagonal(dim1=1, dim2=2)
+    in_d = 2.0 * (spread - (noise * inverted).sum(dim=2) - (own * (inverted * d[:, None])).sum(dim=2))
+    return torch.where(free[:, None], torch.stack([in_d, 2.0 * spread], dim=1), 0.0)
 
 
 def _matrix(own: Tensor, noise: Tensor, d: Tensor, k: Tensor, free: Tensor) -> Tensor:

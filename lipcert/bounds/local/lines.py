@@ -224,6 +224,10 @@ def _supporting_slope(x: Tensor, p: Tensor, at: Tensor) -> Tensor:
     of the place, else its right end, until there is none (or too many moves: any slope is admissible).
     """
     x0, p0, x1, p1 = x[0], p[0], x[-1], p[-1]
+    if len(x) == 3:  # the same without a search
+        chord = _quotient(p1 - p0, x1 - x0)
+        left, right = (_quotient(p[k + 1] - p[k], x[k + 1] - x[k], chord) for k in (0, 1))
+        return torch.where(left < right, torch.where(x[1] <= at, right, left), chord)
     for _ in range(min(_MOVES, len(x) - 2)):
         slope = _quotient(p1 - p0, x1 - x0)
         gap, index = (p[1:-1] - p0 - slope * (x[1:-1] - x0)).min(dim=0)
@@ -236,5 +240,6 @@ def _supporting_slope(x: Tensor, p: Tensor, at: Tensor) -> Tensor:
     return _quotient(p1 - p0, x1 - x0)
 
 
-def _quotient(rise: Tensor, run: Tensor) -> Tensor:
-    return torch.where(run > 0, rise / torch.where(run > 0, run, 1.0), 0.0)
+def _quotient(rise: Tensor, run: Tensor, otherwise: Tensor | float = 0.0) -> Tensor:
+    wide = run > 0
+    return torch.where(wide, rise / torch.where(wide, run, 1.0), otherwise)

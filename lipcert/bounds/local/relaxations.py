@@ -65,7 +65,7 @@ class Linear(Relaxation):
             constant = constant + _contract(a - under, lines.low_intercept)
         if not no_high:
             constant = constant + _contract(under, lines.high_intercept)
-        return [torch.addcmul(a * lines.low_slope, under, lines.high_slope - lines.low_slope)], constant
+        return [(a * lines.low_slope).addcmul_(under, lines.high_slope - lines.low_slope)], constant
 
     def take(self, samples: Tensor) -> Linear:
         """Return the same of some samples."""

@@ -59,9 +59,9 @@ class Selection:
         over, under = (a.clamp(min=0.0), a.clamp(max=0.0))[:: self.sign]
         coefficients, places = self.above
         found = a.new_zeros((*a.shape[:2], self.size))
-        found = found.scatter_add(2, self.below[:, None].expand_as(a), over)
+        found.scatter_add_(2, self.below[:, None].expand_as(a), over)
         for j in range(coefficients.shape[1]):
-            found = found.scatter_add(2, places[:, j][:, None].expand_as(a), under * coefficients[:, j][:, None])
+            found.scatter_add_(2, places[:, j][:, None].expand_as(a), under * coefficients[:, j][:, None])
         return found, torch.bmm(under, self.sign * self.constant[..., None])[..., 0]
 
 

@@ -101,7 +101,7 @@ def _spread(view: View, around: Seen, own: Tensor, values: Sequence[Tensor]) -> 
         largest = torch.where(free, e, 0.0).amax(dim=1, keepdim=True).clamp(min=_LEAST)
         fills = (
             (torch.where(free, e, largest), largest),
-            (torch.where(free, m, torch.nan), torch.nan),
+            (torch.where(free, m, 0.5), 0.5),
             (p, 0.0),
             (q, 0.0),
         )

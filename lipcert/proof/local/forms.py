@@ -50,6 +50,11 @@ class Form:
     room: Float
     factors: Sequence[Sequence[Float]]
 
+    @property
+    def terms(self) -> int:
+        """How many roundings an entry of F may take."""
+        return sum(int(a.shape[1]) for factor in self.factors for a in factor) + 6
+
     def with_functions(self, target: Float) -> Float:
         """Return F with X."""
         found, at = self.matrix.copy(), len(self.room)
@@ -66,7 +71,7 @@ class Form:
         if not (entries > 0).all():
             return None
         weight = np.ldexp(1.0, -(np.frexp(entries)[1] // 2))
-        terms = sum(a.shape[1] for factor in self.factors for a in factor) + 6
+        terms = self.terms
         parts, start = [], 0
         for factor in self.factors:
             mine = weight[start : start + len(factor[0])]

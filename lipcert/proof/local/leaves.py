@@ -59,7 +59,7 @@ class Leaf:
 
 
 def margins_on_parts(around: Surroundings, boxes: Sequence[Box], labels: Ints, parts: Parts, bounded: Bounded) -> Float:
-    """Return (B, classes - 1) lower bounds of margins: the least of those on the parts of each sample.
+    """Return (B, classes - 1) lower bounds of margins: the least of those on the parts of a tree, of the best tree.
 
     Args:
         around: B samples. boxes: of all nodes on their regions.
@@ -67,10 +67,11 @@ def margins_on_parts(around: Surroundings, boxes: Sequence[Box], labels: Ints, p
         parts: of the right form, see `Parts.require`.
         bounded: what proves boxes and margins of parts without anything else that is proposed.
     """
-    least = np.full((len(labels), around.steps.nodes[-1].size - 1), np.inf)
-    for start in range(0, len(parts.samples), AT_ONCE):
-        leaves = np.arange(start, min(start + AT_ONCE, len(parts.samples)))
-        rows = parts.samples[leaves]
+    classes = around.steps.nodes[-1].size
+    least = np.full((len(parts.samples), classes - 1), np.inf)
+    for start in range(0, len(parts.places), AT_ONCE):
+        leaves = np.arange(start, min(start + AT_ONCE, len(parts.places)))
+        rows = parts.samples[parts.places[leaves]]
         here = around.take(rows)
         wide = parts.clipped(taken(boxes, rows), leaves)
         found, bounds = bounded(here, wide, labels[rows])
@@ -84,8 +85,10 @@ def margins_on_parts(around: Surroundings, boxes: Sequence[Box], labels: Ints, p
             leaf = Leaf(here.take(one), labels[rows[one]], taken(wide, one), taken(found, one), anchor)
             improve(bounds[row], leaf, parts, place)
         bounds = np.where(empty[:, None], np.inf, np.where(sound[:, None], bounds, -np.inf))
-        np.minimum.at(least, rows, bounds)
-    return least
+        np.minimum.at(least, parts.places[leaves], bounds)
+    best = np.full((len(labels), classes - 1), -np.inf)
+    np.maximum.at(best, parts.samples, least)
+    return best
 
 
 @np.errstate(all="ignore")

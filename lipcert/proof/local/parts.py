@@ -8,7 +8,7 @@ make trees at all, every point of the region is in a leaf's part.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -30,7 +30,7 @@ Path = tuple["Path", int] | None
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """The trees of B samples, with anchors, multipliers and weights for some of their leaves.
+    """Trees of B samples, with anchors, multipliers and weights for some of their leaves.
 
     Leaves are numbered through all trees, in order. Nodes are those of the normal form without a last softmax.
 
@@ -43,6 +43,8 @@ class Parts:
         slopes: by elementwise node, (L, *shape) middle slopes of ReLUs, see `tilted`; of no node, those of secants.
         functions: (F, 2) which margins are bounded with weights: a position in `leaves`, and which rival, in order.
         weights: by elementwise node, (F, *shape) any numbers p of its outputs and q of its inputs, see `weighted`.
+        owners: (N,) the sample of each tree, ascending; one may have several trees, such as for several rivals, or
+            none. None where every sample has one tree.
     """
 
     cuts: Ints
@@ -53,6 +55,7 @@ class Parts:
     slopes: Mapping[int, Float]
     functions: Ints
     weights: Mapping[int, tuple[Float, Float]]
+    owners: Ints | None = None
 
     @cached_property
     def trees(self) -> Ints:
@@ -61,9 +64,14 @@ class Parts:
         return -np.minimum.accumulate(np.concatenate([np.zeros(1, dtype=np.int64), level]))[:-1]
 
     @cached_property
-    def samples(self) -> Ints:
-        """(K,) the sample that each leaf is of."""
+    def places(self) -> Ints:
+        """(K,) the tree that each leaf is of."""
         return self.trees[self._is_leaf]
+
+    @cached_property
+    def samples(self) -> Ints:
+        """(N,) the sample that each tree is of."""
+        return np.arange(int(self.trees.max(initial=-1)) + 1) if self.owners is None else self.owners
 
     @property
     def _is_leaf(self) -> Mask:
@@ -71,9 +79,11 @@ class Parts:
 
     def take(self, samples: slice | Mask) -> Parts:
         """Return the same of some samples."""
-        chosen = np.zeros(int(self.trees.max(initial=-1)) + 1, dtype=np.bool_)
+        count = len(samples) if isinstance(samples, np.ndarray) else int(self.samples.max(initial=-1)) + 1
+        chosen = np.zeros(count, dtype=np.bool_)
         chosen[samples] = True
-        return self.without(~chosen[self.trees])
+        found = self.without(~chosen[self.samples][self.trees])
+        return found if found.owners is None else replace(found, owners=(np.cumsum(chosen) - 1)[found.owners])
 
     def without(self, rows: Mask) -> Parts:
         """Return the same without some rows (T,) of the trees, and what is proposed for leaves among them."""
@@ -90,6 +100,7 @@ class Parts:
             {node: m[mine] for node, m in self.slopes.items()},
             np.stack([(np.cumsum(mine) - 1)[functions[:, 0]], functions[:, 1]], axis=1),
             {node: (p[own], q[own]) for node, (p, q) in self.weights.items()},
+            None if self.owners is None else self.owners[np.unique(self.trees[~rows])],
         )
 
     def clipped(self, boxes: Sequence[Box], leaves: Ints) -> list[Box]:
@@ -125,9 +136,12 @@ class Parts:
         rows = len(self.cuts)
         if rows == 0 or self.cuts.shape != (rows, 2) or self.at.shape != (rows,):
             raise Refused("what cuts the regions into parts is not a list of rows")
-        leaf = self._is_leaf
-        if self.trees[-1] != count - 1 or 2 * leaf.sum() != rows + count:
-            raise Refused("what cuts the regions into parts is not one tree for each sample")
+        leaf, trees = self._is_leaf, count if self.owners is None else len(self.owners)
+        if self.trees[-1] != trees - 1 or 2 * leaf.sum() != rows + trees:
+            raise Refused("what cuts the regions into parts is not the trees of the samples")
+        own = self.samples
+        if own.ndim != 1 or not ((own >= 0) & (own < count)).all() or not (np.diff(own) >= 0).all():
+            raise Refused("trees are not those of the samples, in order")
         sizes = np.array([node.size for node in network.nodes])
         node, entry = self.cuts[~leaf].T
         if not ((node >= 0) & (node < len(sizes))).all() or not ((entry >= 0) & (entry < sizes[node])).all():

@@ -53,7 +53,8 @@ from lipcert.proof.local.forms import SHARE, Form, form
 from lipcert.proof.psd import is_psd
 from lipcert.proof.triangular import solve_lower
 
-_ROOMS = (1e-6, 1e-3)  # of X, relative; tried in order
+_ROOMS = (1e-6, 1e-3)  # of X, relative; tried in order, after what rounding is about to need
+_LEAST_ROOM = 1e-10
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +144,8 @@ def _proved(noises: Noises, functions: Rows) -> Float | None:
     found = form(noises.rows, noises.radius, noises.scale, functions)
     if found is None:
         return None
-    for room in _ROOMS:
+    least = 16.0 * UNIT * len(found.matrix) * (len(found.matrix) + found.terms)
+    for room in (max(least, _LEAST_ROOM), *_ROOMS):
         target = _target(found, room)
         if target is None:
             return None

@@ -1,10 +1,10 @@
 """Proposals as the witness arrays of a certificate, and back.
 
 Names are ``margins/NODE/low`` and ``/high``; ``entries/NODE/rows``, ``entries/NODE/AT/low`` and ``/high``;
-``multipliers/SET/NODE``; ``norms/NODE``; ``parts/cuts``, ``/at``, ``/leaves``, ``/shifts``, ``/functions``,
-``parts/multipliers/NODE``, ``parts/slopes/NODE``, ``parts/weights/NODE/outputs`` and ``/inputs``; nodes by their index
-in the normal form without a last softmax. What is read is of the right shape for the network, or refused; the numbers
-may be any.
+``multipliers/SET/NODE``; ``norms/NODE``; ``parts/cuts``, ``/at``, ``/leaves``, ``/shifts``, ``/functions`` and, where
+there are not as many trees as samples, ``/owners``; ``parts/multipliers/NODE``, ``parts/slopes/NODE``,
+``parts/weights/NODE/outputs`` and ``/inputs``; nodes by their index in the normal form without a last softmax. What is
+read is of the right shape for the network, or refused; the numbers may be any.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ def to_arrays(proposal: Proposal) -> dict[str, npt.NDArray[Any]]:
 
 def _named_parts(parts: Parts) -> dict[str, npt.NDArray[Any]]:
     found: dict[str, npt.NDArray[Any]] = {f"parts/{name}": getattr(parts, name) for name in (*_WHOLE, *_REAL)}
+    if parts.owners is not None:
+        found["parts/owners"] = parts.owners
     for name in _BY_NODE:
         found |= {f"parts/{name}/{node}": array for node, array in getattr(parts, name).items()}
     for node, pair in parts.weights.items():
@@ -118,7 +120,8 @@ class _Reader:
             weights[node] = p, q
         cuts, leaves, functions = (self._take(f"parts/{name}", "i") for name in _WHOLE)
         at, shifts = (self._take(f"parts/{name}", "f") for name in _REAL)
-        found = Parts(cuts, at, leaves, shifts, multipliers, slopes, functions, weights)
+        owners = self._take("parts/owners", "i") if "parts/owners" in self._left else None
+        found = Parts(cuts, at, leaves, shifts, multipliers, slopes, functions, weights, owners)
         found.require(self._network, self._count)
         return found
 

@@ -12,7 +12,7 @@ from lipcert.robustness.stages.clock import Clock
 from lipcert.robustness.stages.stage import Images, Mask, Stage
 from lipcert.robustness.verdicts import Ints, Status, Verdicts
 
-FIRST, AGAIN = "attack", "attack again"
+FIRST, AGAIN, BEYOND = "attack", "attack again", "attack beyond the data"
 LARGEST = 2000  # samples of a batch
 
 
@@ -21,14 +21,17 @@ class AttackStage(Stage):
 
     Args of the constructor:
         attacker: of the network. eps: ascending radii. clock: of the run; samples are left when it expires.
-        attempts: which of the attack's tries are made: the first one early, so that samples that fall at once cost
-            nothing later; the others where cheap bounds did not certify.
+        name: which of the attack's tries are made: the `FIRST` one early, so that samples that fall at once cost
+            nothing later; those `AGAIN` where cheap bounds did not certify; at last those `BEYOND` the range of the
+            data, on balls that nothing decided.
     """
 
-    def __init__(self, attacker: Attacker, eps: Sequence[float], clock: Clock, attempts: range) -> None:
-        self.name = AGAIN if attempts.start else FIRST
-        self.cheap = self.name == FIRST
-        self._attacker, self._eps, self._attempts = attacker, tuple(eps), attempts
+    def __init__(self, attacker: Attacker, eps: Sequence[float], clock: Clock, name: str) -> None:
+        restarts = attacker.settings.restarts
+        self.name = name
+        self.cheap = name == FIRST
+        self._attacker, self._eps = attacker, tuple(eps)
+        self._attempts = {FIRST: range(1), AGAIN: range(1, restarts), BEYOND: range(restarts, 2 * restarts)}[name]
         self._batches = Batches(attacker.device, LARGEST, clock)
 
     def decide(self, images: Images, verdicts: Verdicts, own: int) -> None:

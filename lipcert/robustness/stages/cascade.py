@@ -22,16 +22,15 @@ NEAR = 100.0  # a stage of so many times less work says nothing of another one: 
 
 
 @dataclass(frozen=True)
-class Share:
-    """What a sample may take now, in seconds; a stage that takes it beyond is put off.
+class Round:
+    """One way through all samples.
 
     Attributes:
-        seconds: of all stages together.
-        unknown: what a stage is taken to cost that was never run.
+        stages: (S,) which are run. shared: whether each sample may take its share of the time that is left only.
     """
 
-    seconds: float = math.inf
-    unknown: float = 0.0
+    stages: Mask
+    shared: bool = False
 
 
 class Cascade:
@@ -56,28 +55,30 @@ class Cascade:
         """Names of the stages."""
         return tuple(stage.name for stage in self.stages)
 
+    def rounds(self) -> tuple[Round, ...]:
+        """Return the ways through the samples; with a time limit, what is cheap comes first for all of them."""
+        every = np.ones(len(self.stages), dtype=np.bool_)
+        if self._clock.limit is None:
+            return (Round(every),)
+        first = np.arange(len(self.stages)) == 0
+        cheap = first | np.array([stage.cheap for stage in self.stages])
+        return Round(first), Round(cheap), Round(every, shared=True), Round(every)
+
     def seconds_for(self, count: int) -> float:
         """Return the seconds that each of so many samples may still take; infinite without a time limit."""
         return max(0.0, self._clock.left) / max(1, count)
-
-    @property
-    def limited(self) -> bool:
-        """Whether the run has a time limit."""
-        return self._clock.limit is not None
 
     @property
     def expired(self) -> bool:
         """Whether the run's time is over."""
         return self._clock.expired
 
-    def decide(
-        self, images: Images, verdicts: Verdicts, share: Share | None = None, pending: Mask | None = None
-    ) -> Mask:
+    def decide(self, images: Images, verdicts: Verdicts, share: float = math.inf, pending: Mask | None = None) -> Mask:
         """Let each stage decide a batch, in place.
 
         Args:
             images: (N, *input_shape) float32. verdicts: on these samples.
-            share: what a sample may take now; as much as there is time where None.
+            share: seconds that a sample may take now; a stage that takes it beyond is put off.
             pending: (N, stages) what to run, as returned for samples that have been through before; None for all.
 
         Returns:
@@ -92,15 +93,19 @@ class Cascade:
             if position:
                 over = wanted & (spent + self._expected(position) > budget)
                 spared |= over
-                late[:, position] = wanted & ~over & self._put_off(position, spent, share or Share())
+                late[:, position] = wanted & ~over & self._put_off(position, spent, share)
                 wanted &= ~over & ~late[:, position]
             rows = np.flatnonzero(wanted)
             if len(rows):
                 spent[rows] += self._run(position, images, verdicts, rows) / len(rows)
                 late[:, position] |= wanted & (position > 0) & self._clock.expired
-        late &= np.stack([stage.wants(verdicts) for stage in self.stages], axis=1)
+        late &= self.wanted(verdicts)
         self._spared += int((spared & (verdicts.status == Status.UNKNOWN).any(axis=1) & ~late.any(axis=1)).sum())
         return late
+
+    def wanted(self, verdicts: Verdicts) -> Mask:
+        """Return (N, stages) which stages might still decide something."""
+        return np.stack([stage.wants(verdicts) for stage in self.stages], axis=1)
 
     def remarks(self) -> tuple[str, ...]:
         """Return what a reader should know of the stages' work; it stays true when a later run does what is left."""
@@ -126,14 +131,12 @@ class Cascade:
         self.looked[position] += len(rows)
         return seconds
 
-    def _put_off(self, position: int, spent: Float, share: Share) -> Mask:
+    def _put_off(self, position: int, spent: Float, share: float) -> Mask:
         """Return which samples a stage does not look at now: no time is left, or not enough for a single one."""
         if self._clock.expired or self._expected(position) > self._clock.left:
             return np.ones(len(spent), dtype=np.bool_)
-        if self.stages[position].cheap:
-            return np.zeros(len(spent), dtype=np.bool_)
-        cost = self._expected(position) if self.looked[position] else share.unknown
-        beyond: Mask = spent + cost > share.seconds
+        known = self._expected(position) if self.looked[position] else 0.0
+        beyond: Mask = spent + known > share
         return beyond
 
     def _expected(self, position: int) -> float:

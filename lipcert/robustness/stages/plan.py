@@ -20,7 +20,7 @@ from lipcert.proof.refusal import Refused
 from lipcert.robustness.attack import Attacker
 from lipcert.robustness.passes.execution import Execution
 from lipcert.robustness.settings import Settings
-from lipcert.robustness.stages.attacks import AGAIN, FIRST, AttackStage
+from lipcert.robustness.stages.attacks import AGAIN, BEYOND, FIRST, AttackStage
 from lipcert.robustness.stages.clock import Clock
 from lipcert.robustness.stages.local import RADIUS_BY, LocalStage, RadiusStage
 from lipcert.robustness.stages.prover import Ground, Prover
@@ -100,8 +100,7 @@ class Plan:
             ground = Ground(self.view, settings.norm, rank, self.evaluator, clock, box, execution)
         for step in self.steps:
             if step.kind == "attack" and step.included and attacker is not None:
-                tries = range(1) if step.name == FIRST else range(1, settings.attack.restarts)
-                found.append(AttackStage(attacker, settings.eps, clock, tries))
+                found.append(AttackStage(attacker, settings.eps, clock, step.name))
             elif step.method is not None and step.included and ground is not None:
                 sieved = settings.attacks and step.method.name not in CHEAP and step.kind == "local"
                 prover = Prover(step.method, ground, find_local(SIEVE) if sieved else None)
@@ -194,8 +193,16 @@ def _with_attacks(local: Sequence[Step], settings: Settings, cost: Work) -> list
         f"{(tries - 1) * steps} gradient steps",
         (tries - 1) * each,
     )
+    beyond = Step(
+        BEYOND,
+        "attack",
+        "without an input box, claims are about the whole ball" if settings.box is None else "inputs keep to the box",
+        Level.ESTIMATE if settings.box is None else None,
+        f"{tries * steps} gradient steps",
+        tries * each,
+    )
     cheap = [step for step in local if step.name in CHEAP]
-    return [first, *cheap, again, *(step for step in local if step.name not in CHEAP)]
+    return [first, *cheap, again, beyond, *(step for step in local if step.name not in CHEAP)]
 
 
 def _radius_step(step: Step) -> Step:

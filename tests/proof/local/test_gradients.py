@@ -16,10 +16,11 @@ from benchmarks.networks import open_network
 from lipcert.bounds.local.certify import certify_samples
 from lipcert.bounds.local.registry import find_local
 from lipcert.bounds.local.view import View
-from lipcert.network.operators import Elementwise
+from lipcert.network.evaluate import evaluate_node
+from lipcert.network.operators import Elementwise, Extremum, MaxPool, Sort
 from lipcert.proof.local import NOTHING, Evaluator, Proposal, Region, Samples, check_local, jacobian
 from lipcert.proof.local.affine import AffineStep
-from lipcert.proof.local.gradient_lines import Forward
+from lipcert.proof.local.gradient_lines import Forward, _chords
 from lipcert.proof.local.gradients import Gradients, interval_product, interval_sum
 from lipcert.proof.local.jacobian import WORK, gradient_boxes
 from lipcert.proof.local.secants import anchored_sector
@@ -39,6 +40,10 @@ def _served():
                 yield name, Evaluator(network)
             except Refused:
                 continue
+
+
+def _copies(evaluator):
+    return any(isinstance(node.op, (Sort, MaxPool, Extremum)) for node in evaluator.steps.nodes)
 
 
 SERVED = dict(_served())
@@ -140,6 +145,47 @@ def test_functions_of_gradients_are_bounded_from_below(seed):
             assert (rational(low) <= g).all() and (g <= rational(high)).all()
         true = g.dot(rational(a[0]).T)
         assert (rational(found) <= true).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_chords_are_above_and_below_every_slope(seed):
+    rng = np.random.default_rng(seed)
+    ends = rng.normal(size=(2, 3, 40)) * 10.0 ** rng.integers(-12, 3, size=(1, 3, 40))
+    ends[1] = np.where(rng.random((3, 40)) < 0.3, ends[0] * (1.0 + 1e-15), ends[1])
+    box, slopes = (ends.min(axis=0), ends.max(axis=0)), tuple(np.sort(rng.uniform(-0.5, 1.5, (2, 1, 40)), axis=0))
+    lines = _chords(slopes, box)
+    for g in (*box, (box[0] + box[1]) / 2, box[0] + 0.1 * (box[1] - box[0])):
+        g = rational(np.clip(g, *box))
+        for slope in (*slopes, (slopes[0] + slopes[1]) / 2):
+            true = rational(slope) * g
+            low = rational(lines.low_slope[:, 0]) * g + rational(lines.low_intercept[:, 0])
+            high = rational(lines.high_slope[:, 0]) * g + rational(lines.high_intercept[:, 0])
+            assert (low <= true).all() and (true <= high).all()
+
+
+@pytest.mark.parametrize("name", sorted(k for k, e in SERVED.items() if _copies(e)))
+def test_what_is_copied_has_its_gradient_in_the_box(name):
+    """Of a sorting or a maximum, at points of its box: each output's gradient goes to the input that it is."""
+    network, rng = SERVED[name].steps.network, np.random.default_rng(0)
+    graph = _graph(network, rng.normal(size=(1, *network.input_shape)), 0.5)
+    for index, node in enumerate(network.nodes):
+        if not isinstance(node.op, (Sort, MaxPool, Extremum)):
+            continue
+        g = rng.normal(size=(3, *node.shape))
+        boxes = graph.send_back(index, (g, g))
+        shapes = [network.nodes[i].shape for i in node.inputs]
+        for _ in range(30):
+            z = [rng.uniform(*(end[0] for end in graph._values[i])) for i in node.inputs]
+            flat, out = np.concatenate([part.ravel() for part in z]), evaluate_node(node, [part[None] for part in z])[0]
+            for k in range(3):
+                found = rational(np.zeros(flat.size))
+                for value, gradient in zip(out.ravel(), g[k].ravel(), strict=True):
+                    found[np.flatnonzero(flat == value)] += Fraction(gradient)
+                if len(np.unique(flat)) == flat.size:
+                    parts = np.split(found, len(shapes))
+                    for part, shape, (low, high) in zip(parts, shapes, boxes, strict=True):
+                        there = part.reshape(shape)
+                        assert (rational(low[k]) <= there).all() and (there <= rational(high[k])).all()
 
 
 @settings(max_examples=40, deadline=None)

@@ -83,7 +83,7 @@ def _parts(rng, network, count, multipliers, eps, depth=3, size=1.0):
     bare = Parts(
         cuts, at, np.zeros(0, np.int64), np.zeros((0, network.nodes[0].size)), {}, {}, np.zeros((0, 2), int), {}
     )
-    leaves = np.flatnonzero(rng.random(len(bare.samples)) < 0.9)
+    leaves = np.flatnonzero(rng.random(len(bare.places)) < 0.9)
     rivals = network.nodes[-1].size - 1
     functions = np.array([(k, r) for k in range(len(leaves)) for r in range(rivals)], dtype=np.int64).reshape(-1, 2)
     shapes = {i: node.shape for i, node in enumerate(network.nodes) if isinstance(node.op, Elementwise)}
@@ -91,7 +91,7 @@ def _parts(rng, network, count, multipliers, eps, depth=3, size=1.0):
         bare,
         leaves=leaves,
         shifts=rng.normal(size=(len(leaves), network.nodes[0].size)) * eps * float(rng.choice([0.0, 0.1, 0.5, 3.0])),
-        multipliers={i: e[bare.samples[leaves]] for i, e in multipliers.items()},
+        multipliers={i: e[bare.places[leaves]] for i, e in multipliers.items()},
         slopes={i: rng.uniform(-0.1, 1.1, (len(leaves), *shape)) for i, shape in shapes.items() if rng.random() < 0.7},
         functions=functions,
         weights={i: tuple(_wild(rng, (len(functions), *shape), size) for _ in "pq") for i, shape in shapes.items()},
@@ -258,7 +258,7 @@ def _of_parts(evaluator, region, labels, parts):
 
 def _all_leaves(parts, multipliers, classes, inputs):
     """The same with anchors at the sample, multipliers and no weights for all leaves of one sample."""
-    count = len(parts.samples)
+    count = len(parts.places)
     functions = np.array([(k, r) for k in range(count) for r in range(classes - 1)])
     weights = {i: (np.zeros((len(functions), *e.shape[1:])),) * 2 for i, e in multipliers.items()}
     every = {i: np.repeat(e, count, axis=0) for i, e in multipliers.items()}
@@ -487,7 +487,7 @@ def test_every_point_is_in_a_part_and_samples_may_be_taken(seed):
     point = [value[None] for value in evaluate_all(network, rng)]
     wide = [(np.full(v.shape, -1e9), np.full(v.shape, 1e9)) for v in point]
     inside = np.zeros(4, dtype=bool)
-    for leaf, sample in enumerate(parts.samples):
+    for leaf, sample in enumerate(parts.places):
         boxes = parts.clipped(wide, np.array([leaf]))
         inside[sample] |= all((lo <= v).all() and (v <= hi).all() for v, (lo, hi) in zip(point, boxes, strict=True))
     assert inside.all()
@@ -500,6 +500,34 @@ def test_every_point_is_in_a_part_and_samples_may_be_taken(seed):
     again = from_arrays(to_arrays(Proposal(parts=parts)), network, 4).parts
     assert all((getattr(again, name) == getattr(parts, name)).all() for name in ("cuts", "at", "leaves", "functions"))
     assert all((again.weights[i][k] == parts.weights[i][k]).all() for i in parts.weights for k in (0, 1))
+
+
+def test_a_sample_may_have_several_trees_or_none():
+    network, rng, eps = mlp(matrices(3, 3, 6, 5, 3)), np.random.default_rng(3), 0.4
+    evaluator, x = Evaluator(network), rng.normal(size=(4, 3))
+    labels = evaluate(network, x).argmin(axis=1)
+    multipliers = {i: np.full((5, *node.shape), 4.0) for i, node in network.activation_nodes()}
+    parts = replace(_parts(rng, network, 5, multipliers, eps, 3, 0.2), owners=np.array([0, 0, 2, 2, 3]))
+    region = Region.around(x, eps)
+    whole = evaluator.parts(region, labels, Proposal(parts=parts))
+    assert (whole[1] == evaluator.crown(region, labels)[1]).all()
+    _assert_sound(network, x, eps, labels, whole, rng)
+    alone = []
+    for tree in range(5):
+        mine = np.arange(5) == tree
+        sample = slice(int(parts.owners[tree]), int(parts.owners[tree]) + 1)
+        one = replace(replace(parts, owners=None).take(mine), owners=None)
+        alone.append(evaluator.parts(Region.around(x[sample], eps), labels[sample], Proposal(parts=one))[0])
+    for sample, trees in ((0, (0, 1)), (2, (2, 3)), (3, (4,))):
+        assert np.allclose(whole[sample], np.max([alone[t] for t in trees], axis=0), rtol=1e-12, atol=1e-12)
+    some = parts.take(np.array([True, True, False, True]))
+    some.require(network, 3)
+    assert (some.owners == [0, 0, 2]).all()
+    again = from_arrays(to_arrays(Proposal(parts=parts)), network, 4).parts
+    assert (again.owners == parts.owners).all()
+    for owners in ([0, 0, 2, 2], [0, 0, 2, 1, 3], [0, 0, 2, 2, 4], [-1, 0, 2, 2, 3]):
+        with pytest.raises(Refused):
+            replace(parts, owners=np.array(owners)).require(network, 4)
 
 
 def test_a_batch_is_its_samples_one_by_one():
