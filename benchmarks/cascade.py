@@ -1,7 +1,7 @@
 """The cascade on real networks: what each stage decides and costs, and a strong attack on all that is certified.
 
     python -m benchmarks.cascade [--data DIR] [--only PART] [--limit N] [--level verified|numerical] [--out FILE]
-                                 [--time-limit S] [--peer N]
+                                 [--eps E,..] [--time-limit S] [--peer N]
 
 Each network is certified at the radii at which others were measured (`peers.md` of the design, in its preprocessing),
 in one run for all radii. Then every certified sample is attacked with 100 steps and 5 tries at its radius: not one may
@@ -89,7 +89,8 @@ PEER_HEAD = (
 def section(name: str, options: argparse.Namespace, folder: Path) -> Iterator[str]:
     """Yield the table of one network."""
     network, images, labels = open_network(options.data, f"models/{name}")
-    images, labels, eps = images[: options.limit], labels[: options.limit], NETWORKS[name]
+    images, labels = images[: options.limit], labels[: options.limit]
+    eps = tuple(map(float, options.eps.split(","))) if options.eps else NETWORKS[name]
     start, where = time.perf_counter(), folder / name.replace("/", "_")
     where.mkdir(parents=True, exist_ok=True)
     report = lipcert.certify(
@@ -126,6 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
     parser.add_argument("--only", default="", help="a part of the names of the networks to run")
     parser.add_argument("--limit", type=int, default=100, help="samples of each network")
+    parser.add_argument("--eps", help="radii, joined by commas, in place of the networks' own")
     parser.add_argument("--level", choices=["verified", "numerical"], default="verified")
     parser.add_argument("--time-limit", type=float, help="seconds for each network")
     parser.add_argument("--no-attack", dest="attack", action="store_false", help="leave the strong attack out")

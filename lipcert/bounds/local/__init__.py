@@ -8,7 +8,8 @@ Where things are, lowest first; everything is torch, on any device, in float32 o
 * `curves`, `contacts`, `lines`, `relaxations`, `selections`: linear bounds of activations on a box.
 * `intervals`: boxes of all nodes by interval propagation and norms.
 * `backward`: linear bounds from any node back to the input, under given relaxations; `patches`: rows of convolutions
-  kept as windows on that way; `products`: their inner products with points; `second_look`: better lines per margin.
+  kept as windows on that way; `tiled`: many of them side by side, on a CPU; `products`: their inner products with
+  points; `second_look`: better lines per margin; `hopes`: samples of which nothing will be proved.
 * `margins`: from bounds to margins of the label against every rival.
 * `sectors`, `choices`: slopes of activations on a box; which entries a sorting or a maximum may copy.
 * `masked_norms`, `reaches`, `pruning`: l2 norms without what is constant on the region.

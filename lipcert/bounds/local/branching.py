@@ -1,7 +1,7 @@
 """`branching`: regions cut at kinks of unstable neurons until every part is proved (branch and bound).
 
 On l2 balls, networks whose activations have one kink each go to `trees`: its bounds of whole balls are so good that
-cuts are rare, and they can be derived again at level verified. All else goes on as follows.
+cuts are rare, and they can be derived again at level verified. All else, and large samples, go on as follows.
 
 A sample is certified when all parts of its region are. Samples with few open parts go first, so that a batch gives up
 on the hopeless ones last; on one sample, parts with the worst margins go first. Every step handles parts of many
@@ -28,7 +28,7 @@ from lipcert.bounds.local.method import Bounds
 from lipcert.bounds.local.region import Ball
 from lipcert.bounds.local.tree_proposal import proposed
 from lipcert.bounds.local.trees import Budget as Budget
-from lipcert.bounds.local.trees import grow, raised
+from lipcert.bounds.local.trees import grow, raised, small
 from lipcert.bounds.local.view import View
 from lipcert.proof.claims import NORMS, Norm
 from lipcert.proof.local import Proposal
@@ -125,13 +125,16 @@ class Branching(Anchored):
             known = crown.margins(relaxed, labels)
             return Bounds(margins(view, ball, labels, whole(view, relaxed, known), self.budget))
         first = search_margins(relaxed, labels, self.steps)
-        if obstacle(view) is not None:
-            found = margins(view, ball, labels, whole(view, relaxed, first.lows), self.budget)
-            return Bounds(found, lambda some: Proposal(multipliers=first.multipliers(some, view), norms=view.norms))
-        grown = grow(relaxed, labels, first.lows, self.budget)
+        straight = obstacle(view) is None
+        grown = grow(relaxed, labels, first.lows, self.budget) if straight else []
+        left = ~(first.lows > 0).all(dim=1) & ~(small(relaxed) if straight else torch.zeros_like(ball.valid))
+        rows, found = left.nonzero()[:, 0], raised(first.lows, grown)
+        if len(rows):
+            known = whole(view, relaxed.take(rows), found[rows])
+            found[rows] = margins(view, ball.take(rows), labels[rows], known, self.budget)
 
         def suggest(some: Tensor) -> Proposal:
             parts = proposed(view, grown, some)
             return Proposal(multipliers=first.multipliers(some, view), norms=view.norms, parts=parts)
 
-        return Bounds(raised(first.lows, grown), suggest)
+        return Bounds(found, suggest)

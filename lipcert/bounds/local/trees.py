@@ -23,7 +23,7 @@ from lipcert.bounds.local.kinks import Kinks, Seen, seen, unstable
 from lipcert.bounds.local.margins import differences
 from lipcert.bounds.local.rounds import groups
 
-LARGEST = 700  # unstable neurons of a sample, as every step factorises a matrix of their size
+LARGEST, LARGEST_ON_GPU = 400, 4000  # unstable neurons of a sample: every step factorises a matrix of their size
 _COPIES = 16  # matrices of all problems that live at once
 AT_ONCE = 2**22  # bytes of the matrices of one kind that are handled at once
 PICKED = 8  # parts of a sample that are cut in one step
@@ -131,16 +131,20 @@ def grow(relaxed: Relaxed, labels: Tensor, known: Tensor, budget: Budget) -> lis
         relaxed: B samples on l2 balls; `kinks.obstacle` of the network is None.
         labels: (B,).
         known: (B, classes - 1) bounds that hold.
-        budget: see there. Samples with more than `LARGEST` unstable neurons are left alone.
+        budget: see there. Samples that are not `small` are left alone.
     """
-    counts = unstable(relaxed)
-    rivals = (~(known > 0)).sum(dim=1) * relaxed.ball.valid
-    tried = ((rivals > 0) & (counts <= LARGEST)).nonzero()[:, 0]
+    rivals, counts = (~(known > 0)).sum(dim=1) * relaxed.ball.valid, unstable(relaxed)
+    tried = ((rivals > 0) & small(relaxed)).nonzero()[:, 0]
     found = []
     for group in groups((rivals * (counts + 1).square() * 8 * _COPIES)[tried]) if len(tried) else []:
         rows = tried[group]
         found.append(Found(rows, *_search(relaxed.take(rows), labels[rows], known[rows], budget)))
     return found
+
+
+def small(relaxed: Relaxed) -> Tensor:
+    """Return (B,) which samples have few enough unstable neurons."""
+    return unstable(relaxed) <= (LARGEST_ON_GPU if relaxed.view.device.type == "cuda" else LARGEST)
 
 
 def raised(known: Tensor, found: Sequence[Found]) -> Tensor:

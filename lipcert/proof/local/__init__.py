@@ -8,12 +8,15 @@ Lowest first; everything is numpy in float64:
   curved ones; `selected`: of maxima; `secants`: slopes seen from the sample.
 * `affine`: affine nodes on boxes and on linear functions; `entries` of their matrices.
 * `boxes`: interval propagation; `surroundings`: boxes from values at the samples and Lipschitz bounds; `backward`:
-  linear functions sent back to the input, and `narrowing` boxes by them; `margins`: from boxes alone.
+  linear functions sent back to the input; `margins`: from boxes alone.
+* `tiles`, `columns`: many functions of one node sent back side by side, and their `least` values; `drift`: what that may
+  lose by rounding, known beforehand; `narrowing`: boxes by them.
 * `differences`, `reach`, `anchored`: differences from the sample as functions of the input and of bounded noises, and
   how far multipliers let them move.
 * `choices`, `masked_norms`, `measures`, `pruned`: norms without what is constant on the ball, and margins from them.
 * `gradients`, `gradient_lines`, `jacobian`: boxes of gradients, lines that narrow them, and margins from them.
-* `parts`: trees that cut regions into parts; `weighted`: functions less weighted cuts; `leaves`: margins on parts.
+* `parts`: trees that cut regions into parts; `weighted`: functions less weighted cuts; `tilted`: sectors of ReLUs with
+  products of constraints; `leaves`: margins on parts.
 * `evaluator`: margins made of these; `proposal`: the slopes and multipliers that a method may suggest to it.
 * `certificate`, `witness`, `checker`: claims about samples, in files that `lipcert check` checks.
 
