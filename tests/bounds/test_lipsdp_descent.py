@@ -16,8 +16,10 @@ from lipcert.bounds.lipsdp._arrays import array, to_numpy
 from lipcert.bounds.lipsdp._clock import Clock
 from lipcert.bounds.lipsdp._descent import Descent, descend
 from lipcert.bounds.lipsdp._result import LipSdpStatus
-from lipcert.bounds.targets import provable_target
+from lipcert.bounds.targets import propose_target, provable_target
 from lipcert.proof.lifted import Lifted, lift
+from lipcert.proof.rules import RULES
+from lipcert.proof.rules.multipliers import Multipliers
 from lipcert.proof.subject import subject
 from lipcert.testing.build import matrices, mlp
 from lipcert.testing.truth import jacobians_of, lower_bound
@@ -100,3 +102,14 @@ def test_chains_alone_are_not_all() -> None:
             assert descend(lifted, closed, Clock(0.05), "cpu").value <= target**-0.5 * (1.0 + 1e-6)
             seen += 1
     assert seen > 10
+
+
+def test_what_one_output_does_not_see_stays_definite() -> None:
+    """One output of many neurons: the best multipliers are on the boundary, those proposed can be proved."""
+    for seed in range(3):
+        normal = subject(mlp(matrices(seed, 6, 40, 40, 1)), "output")
+        lifted = lift(normal)
+        found = descend(lifted, EclipseFast().multipliers(lifted), Clock(3.0), "cpu")
+        assert RULES[Multipliers.id].derive(
+            normal, "l2", propose_target(found.lam, provable_target(lifted, found.lam)).witness
+        ).bound <= found.value * (1.0 + 1e-6)

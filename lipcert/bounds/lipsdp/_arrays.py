@@ -38,6 +38,15 @@ def to_numpy(a: Array) -> Float:
     return np.asarray(a if isinstance(a, np.ndarray) else a.cpu().numpy(), dtype=np.float64)
 
 
+def eigen(symmetric: Array) -> tuple[Float, Array]:
+    """Eigenvalues, ascending and in numpy, and eigenvectors where the matrix is."""
+    if isinstance(symmetric, np.ndarray):
+        values, vectors = np.linalg.eigh(symmetric)
+        return values, vectors
+    values, vectors = torch.linalg.eigh(symmetric)
+    return to_numpy(values), vectors
+
+
 def empty(shape: tuple[int, ...], like: Array) -> Array:
     """An array to be written to."""
     return np.empty(shape) if isinstance(like, np.ndarray) else like.new_empty(shape)

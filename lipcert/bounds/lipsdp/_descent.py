@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lipcert.bounds.lipsdp._arrays import Array, array, join, like, to_numpy, zeros
+from lipcert.bounds.lipsdp._arrays import Array, array, eigen, join, like, to_numpy, zeros
 from lipcert.bounds.lipsdp._centre import Inverse
 from lipcert.bounds.lipsdp._clock import Clock, TimeUp
 from lipcert.bounds.lipsdp._layers import CentredLayers
@@ -31,7 +31,10 @@ from lipcert.bounds.lipsdp._path import best_f
 from lipcert.bounds.lipsdp._result import LipSdpResult, LipSdpStatus
 from lipcert.bounds.lipsdp._system import System
 from lipcert.bounds.lipsdp._tridiag import Factor, factorise
+from lipcert.bounds.targets import largest_target
+from lipcert.errors import InconclusiveError
 from lipcert.network.enclosure import Float
+from lipcert.proof.inequality import assemble
 from lipcert.proof.lifted import Lifted
 
 _POWERS = (8.0, 32.0, 128.0, 512.0)
@@ -40,6 +43,7 @@ _SMALL = 1e-3
 """Of a decrease of h over `_PATIENCE` steps, times 8 / p: then p grows."""
 _PATIENCE = 5
 _HALVINGS = 12
+_SHARES = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 _LONGEST = 1.0
 """Of a step: no multiplier changes by more than a factor e."""
 
@@ -139,7 +143,7 @@ class Descent:
         if factor is None:
             return None
         half = factor.half(system.output_groups())
-        values, vectors = np.linalg.eigh(to_numpy(half.T @ half))
+        values, vectors = eigen(half.T @ half)
         top = float(values[-1])
         if not (math.isfinite(top) and top > 0.0):
             return None
@@ -149,7 +153,7 @@ class Descent:
         total = float((shares * values).sum()) / top
         h = math.log(top) + math.log(total) / power
         weights = np.sqrt(shares / (total * top))
-        slope = -lam * _forms(system, factor, half @ like(vectors * weights, half))
+        slope = -lam * _forms(system, factor, half @ (vectors * like(weights, half)))
         return Place(u, h, slope, top)
 
 
@@ -172,9 +176,25 @@ def descend(lifted: Lifted, closed: list[Float], clock: Clock, device: str) -> L
         numpy.linalg.LinAlgError: gains over- or underflow.
     """
     with np.errstate(all="ignore"):  # what is not finite is no place
-        starts = (closed, CentredLayers(clock).multipliers(lifted))
-        best = min((Descent.at(lifted, start, clock, device) for start in starts), key=lambda descent: descent.top)
+        inner = CentredLayers(clock).multipliers(lifted)
+        best = min((Descent.at(lifted, start, clock, device) for start in (closed, inner)), key=lambda one: one.top)
         best.run()
-    parts = zip(best.system.split(math.e**best.u), best.scale, strict=True)
-    lam = [to_numpy(part / unit**2) for part, unit in parts]
-    return LipSdpResult(lam, best.top**0.5, 0.0, math.inf, best.steps, clock.seconds, LipSdpStatus.GRADIENTS)
+        parts = zip(best.system.split(math.e**best.u), best.scale, strict=True)
+        lam, f = _inside(lifted, [to_numpy(part / unit**2) for part, unit in parts], inner)
+    value = f**-0.5 if f > 0.0 else best.top**0.5
+    return LipSdpResult(lam, value, 0.0, math.inf, best.steps, clock.seconds, LipSdpStatus.GRADIENTS)
+
+
+def _inside(lifted: Lifted, found: list[Float], inner: list[Float]) -> tuple[list[Float], float]:
+    """Mix multipliers with some well inside, until a proof has the room that it needs; return F too, 0 if none.
+
+    Z may lose its definiteness along what C does not see (one output sees little), for no loss of h. Z is affine in
+    lambda, and the bound's square convex.
+    """
+    for share in _SHARES:
+        mixed = [(1.0 - share) * a + share * b for a, b in zip(found, inner, strict=True)]
+        try:
+            return mixed, largest_target(lifted, assemble(lifted, mixed), 2.0)
+        except InconclusiveError:
+            continue
+    return found, 0.0

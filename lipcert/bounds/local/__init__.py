@@ -15,6 +15,8 @@ Where things are, lowest first; everything is torch, on any device, in float32 o
 * `masked_norms`, `reaches`, `pruning`: l2 norms without what is constant on the region.
 * `gradients`, `gradient_lines`: boxes of gradients, and linear bounds through the backward pass.
 * `noise`, `covariance`, `improvement`, `rounds`: multipliers of a region, what they prove, and better ones.
+* `kinks`, `ellipsoid`, `ascent`: a network with one kink per neuron around a sample, what multipliers and cuts prove of
+  it on balls and parts of them, and better ones; `trees`, `tree_proposal`: parts, and what is derived again of them.
 * `cuts`, `domains`: linear bounds on parts of a region, and how it is cut into parts.
 * `crown`, `alpha_crown`, `pruned`, `jacobian`, `anchored`, `branching`: the methods made of these; `method`,
   `registry`: their common face; `radius`: the largest radius that a method certifies.

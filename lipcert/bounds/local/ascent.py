@@ -83,7 +83,7 @@ def begin(kinks: Kinks) -> Ascent:
 
 def multipliers(kinks: Kinks, at: Tensor) -> Multipliers:
     """Return the multipliers at places (P, 5, u)."""
-    return Multipliers(at[:, 0].exp(), at[:, 1], at[:, 2:] * _unit(kinks)[:, None, None])
+    return Multipliers(at[:, 0].exp(), at[:, 1], at[:, 2:] * kinks.unit[:, None, None])
 
 
 def climb(kinks: Kinks, ascent: Ascent, steps: int) -> Ascent:
@@ -136,14 +136,8 @@ def _gradient(kinks: Kinks, at: Tensor, now: Least, barrier: Tensor) -> Tensor:
     in_log = size * (in_d * (1.0 - share) + in_k * share) - weight
     in_share = size * (in_k - in_d)
     changes = torch.stack([torch.where(kinks.free, part, 0.0) for part in (in_log, in_share)], dim=1)
-    found = torch.cat([changes, now.cutting * _unit(kinks)[:, None, None]], dim=1)
+    found = torch.cat([changes, now.cutting * kinks.unit[:, None, None]], dim=1)
     return found.nan_to_num(0.0, 0.0, 0.0)
-
-
-def _unit(kinks: Kinks) -> Tensor:
-    """Return (P,) the unit of the weights: the mean size of the function's coefficients on noises."""
-    count = kinks.free.sum(dim=1).clamp(min=1)
-    return kinks.noise[:, -1].abs().sum(dim=1) / count
 
 
 def _spread(kinks: Kinks) -> Tensor:

@@ -122,8 +122,8 @@ class Branching(Anchored):
     def _bound(self, view: View, ball: Ball, labels: Tensor) -> Bounds:
         relaxed = relax_network(view, ball)
         if ball.norm != "l2":
-            known = crown.margins(relaxed, labels)
-            return Bounds(margins(view, ball, labels, whole(view, relaxed, known), self.budget))
+            known = whole(view, relaxed, crown.margins(relaxed, labels))
+            return Bounds(margins(view, ball, labels, known, self.budget))
         first = search_margins(relaxed, labels, self.steps)
         straight = obstacle(view) is None
         grown = grow(relaxed, labels, first.lows, self.budget) if straight else []

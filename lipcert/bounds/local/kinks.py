@@ -45,6 +45,7 @@ class Kinks:
         gram: (P, u + 1, u + 1) products of the rows T, G.
         noise: (P, u + 1, u) N, and M last; zero for neurons that are not free.
         eps: (P,) radii.
+        unit: (P,) mean size of the coefficients M on the whole ball: what weights of cuts are of the order of.
     """
 
     start: Tensor
@@ -55,14 +56,17 @@ class Kinks:
     gram: Tensor
     noise: Tensor
     eps: Tensor
+    unit: Tensor
 
     def __len__(self) -> int:
         return len(self.start)
 
     @property
     def move(self) -> Tensor:
-        """(P,) how far the linear parts of the functions move on the balls."""
-        return self.eps * self.gram[:, -1, -1].clamp(min=0.0).sqrt()
+        """(P,) about how far the functions move on the balls: their linear parts, or a share of their noises."""
+        squares = self.gram.diagonal(dim1=1, dim2=2).clamp(min=0.0)
+        noises = (self.noise[:, -1].abs() * squares[:, :-1].sqrt()).sum(dim=1)
+        return self.eps * torch.maximum(squares[:, -1].sqrt(), 0.01 * noises)
 
     def take(self, rows: Tensor) -> Kinks:
         """Return some of them, given by index or mask."""
@@ -95,6 +99,7 @@ class Kinks:
             self.gram + mixed + mixed.mT + square,
             without + column[:, :, None] * without[rows, neuron][:, None],
             self.eps,
+            self.unit,
         )
         return off, on
 
@@ -129,7 +134,9 @@ class Seen:
         free = (self.signs != 0)[samples]
         start = self.start[samples].gather(1, which)
         nothing = torch.zeros_like(free, dtype=torch.int8)
-        return Kinks(start, self.low[samples], self.high[samples], free, nothing, gram, noise, self.eps[samples])
+        unit = noise[:, count].abs().sum(dim=1) / free.sum(dim=1).clamp(min=1)
+        low, high, eps = self.low[samples], self.high[samples], self.eps[samples]
+        return Kinks(start, low, high, free, nothing, gram, noise, eps, unit)
 
     def points(self, samples: Tensor, functions: Tensor, weights: Tensor) -> Tensor:
         """Return (P, n) sums of the rows T and G with weights (P, u + 1)."""

@@ -29,6 +29,7 @@ AT_ONCE = 2**22  # bytes of the matrices of one kind that are handled at once
 PICKED = 8  # parts of a sample that are cut in one step
 _EASY = 1e-3  # of how far a function moves: bounds that are better need no further steps to be derived again
 _STAGE = 20  # steps between two looks at what is proved
+_LEAF_STEPS = 200  # on parts whose neurons are all linear: weights of cuts are all that is left
 _AGAIN, _HALF_STEPS = 60.0, 40  # steps that a half counts as made, and those that are made on it
 
 
@@ -95,6 +96,10 @@ class Parts:
         for other in found[1:]:
             ascent = ascent.join(other)
         return Parts(self.samples, self.functions, self.kinks, ascent, self.trails)
+
+    def again(self, made: float) -> Parts:
+        """Return the same from their best multipliers on, as after so many steps."""
+        return Parts(self.samples, self.functions, self.kinks, self.ascent.again(made), self.trails)
 
     def halves(self) -> Parts:
         """Return the two halves of each part; all of them have a free neuron."""
@@ -205,8 +210,12 @@ def _cut(parts: Parts, ledger: _Ledger, most: int, deadline: float) -> None:
     """Cut parts until all are proved, or so many of a sample were cut, or time is over."""
     spent = torch.zeros(len(ledger.margins), dtype=torch.int64, device=parts.samples.device)
     while len(parts) and time.monotonic() < deadline:
-        whole = parts.kinks.free.any(dim=1)
-        lost = torch.zeros_like(spent, dtype=torch.bool).index_fill(0, parts.samples[~whole], True) | (spent >= most)
+        linear = ~parts.kinks.free.any(dim=1)
+        if bool(linear.any()):
+            last = parts.take(linear.nonzero()[:, 0])
+            parts = parts.take((~linear).nonzero()[:, 0]).join(ledger.settle(last.again(0.0).climbed(_LEAF_STEPS)))
+            linear = ~parts.kinks.free.any(dim=1)
+        lost = torch.zeros_like(spent, dtype=torch.bool).index_fill(0, parts.samples[linear], True) | (spent >= most)
         parts = ledger.abandon(parts, lost[parts.samples])
         if not len(parts):
             break

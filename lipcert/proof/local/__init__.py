@@ -9,8 +9,8 @@ Lowest first; everything is numpy in float64:
 * `affine`: affine nodes on boxes and on linear functions; `entries` of their matrices.
 * `boxes`: interval propagation; `surroundings`: boxes from values at the samples and Lipschitz bounds; `backward`:
   linear functions sent back to the input; `margins`: from boxes alone.
-* `tiles`, `columns`: many functions of one node sent back side by side, and their `least` values; `drift`: what that may
-  lose by rounding, known beforehand; `narrowing`: boxes by them.
+* `tiles`, `columns`: many functions of one node sent back side by side, and their `least` values; `drift`: what that
+  may lose by rounding, known beforehand; `narrowing`: boxes by them.
 * `differences`, `reach`, `anchored`: differences from the sample as functions of the input and of bounded noises, and
   how far multipliers let them move.
 * `choices`, `masked_norms`, `measures`, `pruned`: norms without what is constant on the ball, and margins from them.

@@ -128,7 +128,7 @@ def test_exhausted_trees_decide_at_the_least_margin(seed):
     size = 1.0 + float(view(ball.centre).abs().amax())
     for shift, certified in ((-least + 0.03 * size, True), (-least - 1e-6 * size, False)):
         moved = _view(_with_margin(seed, int(labels[0]), shift))
-        found = Branching(Budget(10**4, math.inf, 20)).margins(moved, ball, labels)
+        found = Branching(Budget(10**4, math.inf, 20, 10**4)).margins(moved, ball, labels)
         assert bool((found > 0).all()) == certified
 
 
@@ -160,7 +160,9 @@ def test_more_parts_never_prove_less():
     ball = _ball(view, 0.5, 1, count=8)
     labels = view(ball.centre).argmax(dim=1)
     counts = [0, 8, 128]
-    found = [Branching(Budget(parts, math.inf, 4)).margins(view, ball, labels).amin(dim=1) > 0 for parts in counts]
+    found = [
+        Branching(Budget(parts, math.inf, 4, parts)).margins(view, ball, labels).amin(dim=1) > 0 for parts in counts
+    ]
     plain = Crown().margins(view, ball, labels).amin(dim=1) > 0
     for one, two in pairwise([plain, *found]):
         assert bool((two | ~one).all())
