@@ -84,3 +84,19 @@ def test_durations(seconds: float, text: str) -> None:
 )
 def test_memory_for_people(size: int | None, text: str) -> None:
     assert numbers.memory(size) == text
+
+
+@pytest.mark.parametrize(
+    ("eps", "text"),
+    [
+        (2 / 255, "0.00784314 (2/255)"),
+        (24 / 255, "0.0941176 (24/255)"),
+        (0.5, "0.5"),
+        (0.2, "0.2"),
+        (1.0, "1"),
+        (1 / 3, "0.333333 (85/255)"),
+        (0.0123456789, "0.0123457"),
+    ],
+)
+def test_radii_of_pictures_show_their_fraction(eps: float, text: str) -> None:
+    assert numbers.eps(eps) == text

@@ -15,6 +15,7 @@ from small_networks import labelled, random_chain
 from lipcert.errors import UsageError
 from lipcert.robustness.records.lines import Log, read_records
 from lipcert.robustness.records.merge import merge, missing, ranges, read_folder, write_records
+from lipcert.robustness.records.runs import compare_runs
 from lipcert.robustness.summary import make_report
 from lipcert.robustness.verdicts import FIELDS, Status
 
@@ -207,3 +208,12 @@ def _fixed(factory):
         run(net, labelled(net, 12, scale=0.5), folder=folder)
         _FOUND["log"] = read_records(folder / "records.jsonl").log
     return _FOUND["log"]
+
+
+def test_records_without_a_report_are_merged_before_they_are_compared(tmp_path):
+    network = random_chain(1)
+    data = labelled(network, 6)
+    for name in ("a", "b"):
+        run(network, data, folder=made(tmp_path / name))
+    with pytest.raises(UsageError, match=r"has records and no report\.json: .*lipcert report merge"):
+        compare_runs([tmp_path / "a", tmp_path / "b"])

@@ -23,7 +23,7 @@ from lipcert.bounds.local import crown
 from lipcert.bounds.local.anchored import Anchored, search_margins
 from lipcert.bounds.local.crown import relax_network
 from lipcert.bounds.local.domains import Domains, bounded, split, whole
-from lipcert.bounds.local.kinks import obstacle
+from lipcert.bounds.local.kinks import obstacle, unstable
 from lipcert.bounds.local.method import Bounds
 from lipcert.bounds.local.region import Ball
 from lipcert.bounds.local.tree_proposal import proposed
@@ -34,6 +34,7 @@ from lipcert.proof.claims import NORMS, Norm
 from lipcert.proof.local import Proposal
 
 AT_ONCE = 64  # parts that are cut in one step
+EXHAUSTED = 16  # unstable neurons, up to which `domains` may look at all their sides after `trees`
 LEAF_STEPS = 200  # of the optimiser, on parts whose neurons are all linear
 
 
@@ -127,8 +128,9 @@ class Branching(Anchored):
         first = search_margins(relaxed, labels, self.steps)
         straight = obstacle(view) is None
         grown = grow(relaxed, labels, first.lows, self.budget) if straight else []
-        left = ~(first.lows > 0).all(dim=1) & ~(small(relaxed) if straight else torch.zeros_like(ball.valid))
-        rows, found = left.nonzero()[:, 0], raised(first.lows, grown)
+        found = raised(first.lows, grown)
+        others = ~small(relaxed) | (unstable(relaxed) <= EXHAUSTED) if straight else torch.ones_like(ball.valid)
+        rows = (others & ~(found > 0).all(dim=1)).nonzero()[:, 0]
         if len(rows):
             known = whole(view, relaxed.take(rows), found[rows])
             found[rows] = margins(view, ball.take(rows), labels[rows], known, self.budget)
