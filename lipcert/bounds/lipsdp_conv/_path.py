@@ -54,7 +54,7 @@ def centre(family: Family, y: torch.Tensor, kappa: float, stop: Stop) -> torch.T
         schur = Schur.of(h)
         if schur is None:
             return y
-        d = -schur.solve(g)
+        d: torch.Tensor = -schur.solve(g)
         decrement = math.sqrt(max(-float(g @ d), 0.0))
         if decrement < NEAR:
             return y + d / (1.0 + decrement)
@@ -167,7 +167,7 @@ def predicted(family: Family, y: torch.Tensor, local: Local) -> torch.Tensor:
     if ahead is not None and behind is not None:
         plus, minus = family.gradient(y + step * v, ahead), family.gradient(y - step * v, behind)
         third = (plus + minus - 2.0 * family.gradient(y, here)) / step**2
-        curve = v - 0.5 * local.schur.solve(third)
+        curve: torch.Tensor = v - 0.5 * local.schur.solve(third)
     low, high = 0.0, 1.0
     for _ in range(5):
         middle = 0.5 * (low + high)
