@@ -160,14 +160,14 @@ def predicted(family: Family, y: torch.Tensor, local: Local) -> torch.Tensor:
     if here is None:
         raise ArithmeticError("a point that was inside is not")
     b = t * _unit(y)
-    v = local.schur.solve(b)
+    v: torch.Tensor = local.schur.solve(b)
     step = 0.1 / math.sqrt(float(b @ v))
     ahead, behind = (family.factors(y + k * step * v) for k in (1.0, -1.0))
     curve = torch.zeros_like(y)
     if ahead is not None and behind is not None:
         plus, minus = family.gradient(y + step * v, ahead), family.gradient(y - step * v, behind)
         third = (plus + minus - 2.0 * family.gradient(y, here)) / step**2
-        curve: torch.Tensor = v - 0.5 * local.schur.solve(third)
+        curve = v - 0.5 * local.schur.solve(third)
     low, high = 0.0, 1.0
     for _ in range(5):
         middle = 0.5 * (low + high)
