@@ -86,6 +86,14 @@ PEER_HEAD = (
 )
 
 
+def by_sample(folder: Path, count: int) -> np.ndarray:
+    """Return what the records of a run say of samples 0 to count - 1; those without a record are unknown."""
+    verdicts = read_folder(folder)[0].verdicts
+    found = np.full((count, verdicts.status.shape[1]), Status.UNKNOWN, dtype=verdicts.status.dtype)
+    found[verdicts.index] = verdicts.status
+    return found
+
+
 def section(name: str, options: argparse.Namespace, folder: Path) -> Iterator[str]:
     """Yield the table of one network."""
     network, images, labels = open_network(options.data, f"models/{name}")
@@ -108,7 +116,7 @@ def section(name: str, options: argparse.Namespace, folder: Path) -> Iterator[st
     for stage in report.per_method:
         yield f"| {stage.method} | {stage.decided} | {stage.seconds:.2f} | {stage.seconds / report.samples:.4f} |"
     yield from ("", *(f"* {note}" for note in report.notes), "")
-    status = read_folder(where)[0].verdicts.status
+    status = by_sample(where, len(images))
     if options.peer:
         first = slice(0, min(options.peer, len(images)))
         yield from PEER_HEAD

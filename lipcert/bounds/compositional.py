@@ -12,13 +12,13 @@ and 18 262 by `eclipse-fast`; the place that the closed form likes best was the 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from lipcert.bounds.allowance import Allowance, Phase
 from lipcert.bounds.cut_search import search_places
-from lipcert.bounds.cutting import Planner, Section, Tool
+from lipcert.bounds.cutting import Planner, Section, Tool, weight_of_joints
 from lipcert.bounds.effort import GIB, MOST_BYTES, Effort
 from lipcert.bounds.method import Method, Proposal, Solver, derive
 from lipcert.errors import InconclusiveError
@@ -31,16 +31,23 @@ from lipcert.proof.rules.stretches import Stretches, pack
 SECONDS = 120.0  # where no time limit is given
 BYTES = MOST_BYTES / 2
 TRIALS = 0.1  # of the time, for trying places of cuts
+REPEATED = 1.5  # times an estimate, which has one proof in it: the joined witness is proved once more
+BUSY = 1.2  # times the processor time, from which on others are said to use the machine
 
 
 @dataclass(frozen=True)
 class Found:
-    """The bound of one stretch: by which method, what it proposed, what the rule derived."""
+    """The bound of one stretch: by which method, what it proposed, what the rule derived, and in how many seconds.
+
+    `late`: a better tool was left out for lack of time.
+    """
 
     section: Section
     method: str
     proposal: Proposal
     bound: float
+    proof: float
+    late: bool = False
 
 
 class Compositional(Method):
@@ -61,25 +68,37 @@ class Compositional(Method):
 
     def sections(self, network: Network, norm: Norm, time_limit: float | None) -> tuple[Section, ...]:
         """Return the planned stretches of a normal form; looks at shapes only."""
-        return self._planner(network, norm, time_limit).plan()
+        return self._planner(network, norm, Allowance.of(time_limit, SECONDS)).plan()
 
     def propose(self, network: Network, norm: Norm, time_limit: float | None) -> Proposal:
-        """Propose the witnesses of all stretches; anytime methods share what time is left."""
-        planner, start = self._planner(network, norm, time_limit), time.monotonic()
-        seconds, cheap = planner.limits.seconds, self._tools[-2:]
-        closed_form, product = cheap
-        rival = replace(planner, tools=cheap, limits=replace(planner.limits, seconds=TRIALS * seconds))
-        attempts = [_bounded_all(rival, rival.plan(), math.inf)]
-        sections = search_places(planner, planner.plan(), closed_form, TRIALS * seconds)
-        if sections != [f.section for f in attempts[0]]:
-            attempts.append(_bounded_all(planner, sections, seconds - (time.monotonic() - start)))
-        best = min(attempts, key=lambda found: math.prod(f.bound for f in found))
-        if len(best) != 1 and all(f.method == product.method.name for f in best):
-            return product.method.propose(network, norm, None)
-        return _joined(network, best, tuple(planner.reasons()))
+        """Propose the witnesses of all stretches; anytime methods share what time is left.
 
-    def _planner(self, network: Network, norm: Norm, time_limit: float | None) -> Planner:
-        seconds = SECONDS if time_limit is None else time_limit
+        With a time limit, the product comes first, whatever the limit; then what fits into the rest of it by the
+        estimates and by how busy the machine is. What is not ready in time is left out. The limit covers the proof.
+        """
+        allowance, product = Allowance.of(time_limit, SECONDS), self._tools[-1].method
+        plain = product.propose(network, norm, None) if allowance.is_limit else None
+        attempts = list(self._attempts(network, norm, allowance))
+        planner, best = min(attempts, key=lambda one: math.prod(f.bound for f in one[1]))
+        late = _late(planner, best, self.sections(network, norm, None), allowance)
+        if all(f.method == product.name for f in best):
+            found = plain or product.propose(network, norm, None)
+            return replace(found, notes=(*found.notes, *(late or (planner.reasons() if len(best) == 1 else ()))))
+        return _joined(network, best, (*planner.reasons(), *late))
+
+    def _attempts(self, network: Network, norm: Norm, allowance: Allowance) -> Iterator[tuple[Planner, list[Found]]]:
+        """Yield the bounds of the stretches of two plans: for the closed form alone, with fewer cuts, and for all."""
+        cheap = self._tools[-2:]
+        rival = replace(self._planner(network, norm, allowance.part(TRIALS)), tools=cheap)
+        first = _bounded_all(rival, rival.plan(), allowance)
+        yield rival, first
+        planner = self._planner(network, norm, allowance)
+        sections = search_places(planner, planner.plan(), cheap[0], allowance.part(TRIALS))
+        if sections != [f.section for f in first]:
+            yield planner, _bounded_all(planner, sections, allowance)
+
+    def _planner(self, network: Network, norm: Norm, allowance: Allowance) -> Planner:
+        seconds = allowance.work / (REPEATED if allowance.is_limit else 1.0)
         return Planner(network, norm, self._tools, Effort(seconds, BYTES))
 
 
@@ -89,34 +108,87 @@ def describe(network: Network, sections: Sequence[Section]) -> str:
     return "; ".join(texts)
 
 
-def _bounded_all(planner: Planner, sections: Sequence[Section], seconds: float) -> list[Found]:
-    """Return the bounds of all stretches; each gets a share of the time by its effort."""
-    found: list[Found] = []
-    start = time.monotonic()
-    for position, section in enumerate(sections):
-        left = max(seconds - (time.monotonic() - start), 0.0)
-        ahead = sum(s.effort.seconds for s in sections[position:])
-        share = left * section.effort.seconds / ahead if ahead > 0 else left
-        found.append(_bounded(planner, section, share))
+def _bounded_all(planner: Planner, sections: Sequence[Section], allowance: Allowance) -> list[Found]:
+    """Return the bounds of all stretches: by the product first, then by better tools, those with least effort first.
+
+    Each gets a share of the time by its effort; so much is kept back as the proofs took, which are done once more.
+    """
+    found = [_plain(planner, section, allowance.phase) for section in sections]
+    order = sorted((i for i, s in enumerate(sections) if s.gains), key=lambda i: _cost(planner, sections[i]))
+    for rank, position in enumerate(order):
+        rest = allowance.less(sum(f.proof for f in found))
+        ahead = sum(sections[i].effort.seconds for i in order[rank:])
+        share = sections[position].effort.seconds / ahead if ahead > 0 else 1.0
+        found[position] = _improved(planner, found[position], rest.part(share), rest)
     return found
 
 
-def _bounded(planner: Planner, section: Section, seconds: float) -> Found:
-    """Return the smaller of what the product and the best other tool that comes to something find for a stretch."""
+def _cost(planner: Planner, section: Section) -> tuple[float, int]:
+    """Return what stretches are ordered by: the estimate, and of equal ones the entries that the first layer reads."""
+    return section.effort.seconds, planner.network.nodes[section.start].size
+
+
+def _improved(planner: Planner, plain: Found, share: Allowance, rest: Allowance) -> Found:
+    """Return the smaller of a stretch's product and what the best other tool that comes to something finds.
+
+    share: of the time, by which a tool is given what it may use. rest: what there is, proofs included.
+    """
+    section = plain.section
     part = stretch(planner.network, section.start, section.end)
-
-    def find(tool: Tool, limit: float | None) -> Found:
-        proposal, derivation = derive(part, planner.norm, tool.method.propose(part, planner.norm, limit))
-        return Found(section, tool.method.name, proposal, derivation.bound)
-
-    *better, product = section.tools
-    plain = find(product, None)
-    for tool in better:
+    for tool in section.tools[:-1]:
+        need = REPEATED * tool.estimate(part).seconds
+        if not rest.affords(need):
+            continue
+        again = (1.0 - 1.0 / REPEATED) * need * rest.phase.slowdown if rest.is_limit else 0.0
         try:
-            return min(find(tool, seconds), plain, key=lambda found: found.bound)
+            proposal = tool.method.propose(part, planner.norm, share.less(again).left)
+            if not rest.spares(0.0):
+                break
+            found = _proved(planner, section, tool, proposal, rest.phase)
         except (InconclusiveError, Refused):
             continue
-    return plain
+        if not rest.spares(found.proof):
+            break
+        return min(found, plain, key=lambda one: one.bound)
+    else:
+        return replace(plain, late=not rest.affords(REPEATED * section.effort.seconds))
+    return replace(plain, late=True)
+
+
+def _proved(planner: Planner, section: Section, tool: Tool, proposal: Proposal, phase: Phase) -> Found:
+    """Return what the rule derives for a stretch.
+
+    Raises:
+        Refused: nothing.
+    """
+    began = phase.seconds
+    part = stretch(planner.network, section.start, section.end)
+    proposal, derivation = derive(part, planner.norm, proposal)
+    return Found(section, tool.method.name, proposal, derivation.bound, phase.seconds - began)
+
+
+def _plain(planner: Planner, section: Section, phase: Phase) -> Found:
+    """Return what the product finds for a stretch."""
+    part, tool = stretch(planner.network, section.start, section.end), section.tools[-1]
+    return _proved(planner, section, tool, tool.method.propose(part, planner.norm, None), phase)
+
+
+def _late(planner: Planner, found: Sequence[Found], ample: Sequence[Section], allowance: Allowance) -> tuple[str, ...]:
+    """Return in one line that a time limit was too short for better methods, if it was.
+
+    ample: the plan for a quiet machine and no limit.
+    """
+    planned, possible = (
+        sum(s.tools[0].gain * weight_of_joints(planner.network, s.start, s.end) for s in sections)
+        for sections in ([f.section for f in found], ample)
+    )
+    if not allowance.is_limit or not (planned < possible or any(f.late for f in found)):
+        return ()
+    slowdown = allowance.phase.slowdown
+    busy = (
+        f" (the work took {slowdown:.1f} times its processor time: others use the machine)" if slowdown > BUSY else ""
+    )
+    return (f"the {allowance.seconds:.3g} s for this bound were too short for tighter methods on every stretch{busy}",)
 
 
 def _joined(network: Network, found: Sequence[Found], reasons: tuple[str, ...]) -> Proposal:

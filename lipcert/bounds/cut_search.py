@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lipcert.bounds.allowance import Allowance
 from lipcert.bounds.cutting import Planner, Section, Tool
 from lipcert.bounds.method import derive
 from lipcert.errors import InconclusiveError
@@ -16,13 +17,13 @@ from lipcert.proof.refusal import Refused
 PLACES = 8  # for one cut
 
 
-def search_places(planner: Planner, sections: Sequence[Section], trial: Tool, seconds: float) -> list[Section]:
+def search_places(planner: Planner, sections: Sequence[Section], trial: Tool, allowance: Allowance) -> list[Section]:
     """Return the sections with each cut between two that gain at the best of a few places, planned place included.
 
     trial: the method that compares places; its proposals are derived, so they do not mislead.
-    seconds: for all trials together, by the estimates of the tool.
+    allowance: for all trials together, by the estimates of the tool and by the clock.
     """
-    moved = list(sections)
+    moved, seconds = list(sections), allowance.work
     for left in range(len(moved) - 1):
         pair = moved[left], moved[left + 1]
         if not (pair[0].gains and pair[1].gains):
@@ -35,8 +36,9 @@ def search_places(planner: Planner, sections: Sequence[Section], trial: Tool, se
             for two in _choices(planner, pair, min(PLACES, affordable))
             if others + sum(s.effort.seconds for s in two) <= planner.limits.seconds
         ]
-        if choices:
-            values = [_value(planner, two, trial) for two in (pair, *choices)]
+        if choices and allowance.spares(0.0):
+            values = [_value(planner, pair, trial)]
+            values += [_value(planner, two, trial) for two in choices if allowance.spares(0.0)]
             moved[left : left + 2] = (pair, *choices)[int(np.argmin(values))]
     return moved
 

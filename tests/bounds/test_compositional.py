@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from strategies import lower_bound_by_sampling, networks
 
 from benchmarks.networks import open_bare
+from lipcert.bounds.allowance import Allowance
 from lipcert.bounds.compositional import BYTES, Compositional
 from lipcert.bounds.cut_search import search_places
 from lipcert.bounds.cutting import Planner, Section, Tool, weight_of_joints
@@ -226,7 +227,7 @@ def test_the_search_never_makes_the_closed_form_worse() -> None:
     limits = Effort(60.0, 0.5 * layerwise(DEEP).bytes)
     planner = Planner(DEEP, "l2", TWO, limits)
     before = planner.plan()
-    after = search_places(planner, before, FAST, 60.0)
+    after = search_places(planner, before, FAST, Allowance(60.0, False))
 
     def product_of(sections: Sequence[Section]) -> float:
         pieces = [stretch(DEEP, s.start, s.end) for s in sections]
@@ -240,7 +241,7 @@ def test_the_search_never_makes_the_closed_form_worse() -> None:
 
 def test_the_search_leaves_plans_alone_without_time() -> None:
     planner = Planner(DEEP, "l2", TWO, Effort(60.0, 0.5 * layerwise(DEEP).bytes))
-    assert search_places(planner, planner.plan(), FAST, 0.0) == list(planner.plan())
+    assert search_places(planner, planner.plan(), FAST, Allowance(0.0, False)) == list(planner.plan())
 
 
 # --- memory --------------------------------------------------------------------------------------------------
