@@ -169,15 +169,18 @@ def bound(
 
 def _automatic(network: Network, normal: Network, norm: Norm, quantity: Quantity, time_limit: float | None) -> Bound:
     """Bound by the method that `choose_method` takes; where it finds nothing, by the product, and say so."""
-    chosen = choose_method(normal, norm, time_limit).method
+    chosen, product = choose_method(normal, norm, time_limit).method, find_method("product")
     try:
-        return _derive(network, normal, chosen, norm, quantity, time_limit)
+        found = _derive(network, normal, chosen, norm, quantity, time_limit)
     except InconclusiveError as error:
-        product = find_method("product")
         if chosen is product:
             raise
         found = _derive(network, normal, product, norm, quantity, time_limit)
         return replace(found, notes=(*found.notes, f"'{chosen.name}' came to nothing: {error}"))
+    if time_limit is None or chosen is not product or choose_method(normal, norm).method is product:
+        return found
+    note = f"the product of the norms: within a time limit of {time_limit:.3g} s nothing tighter is begun"
+    return replace(found, notes=(*found.notes, note))
 
 
 def compare(

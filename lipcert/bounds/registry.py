@@ -10,7 +10,7 @@ from lipcert.bounds.compositional import Compositional, describe
 from lipcert.bounds.cutting import Tool
 from lipcert.bounds.eclipse import Eclipse
 from lipcert.bounds.eclipse_fast import EclipseFast
-from lipcert.bounds.effort import BEGUN, ESTIMATES, MOST_BYTES, beyond_memory
+from lipcert.bounds.effort import BEGUN, CHANNEL_START, ESTIMATES, MOST_BYTES, beyond_memory
 from lipcert.bounds.gershgorin import Gershgorin
 from lipcert.bounds.lip_lt import LipLt
 from lipcert.bounds.lipsdp.method import LipSdp
@@ -103,7 +103,8 @@ def choose_method(network: Network, norm: Norm, time_limit: float | None = None)
         if seconds <= max(limit, ALWAYS) and need.bytes <= MOST_BYTES:
             time = "in seconds" if seconds <= SECONDS else f"in about {seconds:.0f} s"
             return Choice(solver, f"{network.hidden_neurons} hidden neurons: the best multipliers, {time}")
-    if find_method("lipsdp-conv").refuses(network, norm) is None:
+    in_time = time_limit is None or time_limit >= CHANNEL_START
+    if in_time and find_method("lipsdp-conv").refuses(network, norm) is None:
         return Choice(find_method("lipsdp-conv"), "stride-1 convolutions: the best multipliers for each channel")
     sections = COMPOSITIONAL.sections(network, norm, time_limit)
     obstacle = find_method("eclipse-fast").refuses(network, norm)
