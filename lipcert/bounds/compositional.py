@@ -133,34 +133,38 @@ def _improved(planner: Planner, plain: Found, share: Allowance, rest: Allowance)
 
     share: of the time, by which a tool is given what it may use. rest: what there is, proofs included.
     """
-    section = plain.section
-    part = stretch(planner.network, section.start, section.end)
-    for tool in section.tools[:-1]:
-        need = REPEATED * tool.estimate(part).seconds
-        if not rest.affords(need):
-            continue
-        again = (1.0 - 1.0 / REPEATED) * need * rest.phase.slowdown if rest.is_limit else 0.0
+    late = False
+    for tool in plain.section.tools[:-1]:
         try:
-            proposal = tool.method.propose(part, planner.norm, share.less(again).left)
-            if not rest.spares(0.0):
-                break
-            found = _proved(planner, section, tool, proposal, rest.phase)
+            found = _in_time(planner, plain.section, tool, share, rest)
         except (InconclusiveError, Refused):
             continue
-        if not rest.spares(found.proof):
-            break
-        return min(found, plain, key=lambda one: one.bound)
-    else:
-        return replace(plain, late=not rest.affords(REPEATED * section.effort.seconds))
-    return replace(plain, late=True)
+        if found is not None:
+            return min(found, plain, key=lambda one: one.bound)
+        late = True
+    return replace(plain, late=late)
+
+
+def _in_time(planner: Planner, section: Section, tool: Tool, share: Allowance, rest: Allowance) -> Found | None:
+    """Return what a tool finds, or None where time is too short for it by its estimate, or was over before its proofs.
+
+    Raises:
+        InconclusiveError, Refused: it finds nothing.
+    """
+    part = stretch(planner.network, section.start, section.end)
+    need = tool.estimate(part).seconds
+    if not rest.affords(REPEATED * need):
+        return None
+    again = (REPEATED - 1.0) * need * rest.phase.slowdown if rest.is_limit else 0.0
+    proposal = tool.method.propose(part, planner.norm, share.less(again).left)
+    if not rest.spares(0.0):
+        return None
+    found = _proved(planner, section, tool, proposal, rest.phase)
+    return found if rest.spares(found.proof) else None
 
 
 def _proved(planner: Planner, section: Section, tool: Tool, proposal: Proposal, phase: Phase) -> Found:
-    """Return what the rule derives for a stretch.
-
-    Raises:
-        Refused: nothing.
-    """
+    """Return what the rule derives for a stretch; raises Refused where that is nothing."""
     began = phase.seconds
     part = stretch(planner.network, section.start, section.end)
     proposal, derivation = derive(part, planner.norm, proposal)
