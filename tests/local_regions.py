@@ -8,7 +8,32 @@ import numpy as np
 import torch
 from rational_evaluation import margins, rational
 
+from lipcert.proof.local import Evaluator
+from lipcert.proof.refusal import Refused
+from lipcert.testing.zoo import zoo
+
 ROUNDING = 1e-11  # of float64 computations on networks of a few layers, relative to the numbers that occur in them
+
+
+def evaluator_of(network):
+    """The evaluator of a network with margins; None where it takes none or there are none."""
+    try:
+        evaluator = Evaluator(network)
+    except Refused:
+        return None
+    return evaluator if network.nodes[-1].size > 1 else None
+
+
+def served():
+    """Evaluators of the networks of the zoo, by name, where there are some."""
+    found = {name: evaluator_of(network) for name, network in zoo().items()}
+    return {name: evaluator for name, evaluator in found.items() if evaluator is not None}
+
+
+def random_samples(network, seed):
+    """Two samples of a network, their labels, and the generator that drew them."""
+    rng = np.random.default_rng(seed)
+    return rng.uniform(-1.0, 1.0, (2, *network.input_shape)), rng.integers(0, network.nodes[-1].size, 2), rng
 
 
 def points_inside(ball, seed, count=40):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from local_regions import served
 from rational_evaluation import margins, rational, values
 
 from lipcert.bounds.local.method import Crown
@@ -26,17 +27,7 @@ from lipcert.testing.zoo import zoo
 NORMS = ("l1", "l2", "linf")
 
 
-def _served():
-    """The networks of the zoo that the evaluator takes."""
-    for name, network in zoo().items():
-        if network.nodes[-1].size > 1:
-            try:
-                yield name, Evaluator(network)
-            except Refused:
-                continue
-
-
-SERVED = dict(_served())
+SERVED = served()
 EXACT = {"relu", "leaky_relu", "abs", "clip", "softshrink"}
 
 

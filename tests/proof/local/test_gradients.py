@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from local_regions import assert_below_margins, rational_points
+from local_regions import assert_below_margins, evaluator_of, random_samples, rational_points, served
 from rational_evaluation import margins, rational, values
 from strategies import networks
 
@@ -24,29 +24,17 @@ from lipcert.proof.local.gradient_lines import Forward, _chords
 from lipcert.proof.local.gradients import Gradients, interval_product, interval_sum
 from lipcert.proof.local.jacobian import WORK, gradient_boxes
 from lipcert.proof.local.secants import anchored_sector
-from lipcert.proof.refusal import Refused
 from lipcert.testing.build import chain, matrices, mlp
 from lipcert.testing.jacobian import exact_jacobian
-from lipcert.testing.zoo import zoo
 
 NORMS = ("l1", "l2", "linf")
-
-
-def _served():
-    """The networks of the zoo that the evaluator takes."""
-    for name, network in zoo().items():
-        if network.nodes[-1].size > 1:
-            try:
-                yield name, Evaluator(network)
-            except Refused:
-                continue
 
 
 def _copies(evaluator):
     return any(isinstance(node.op, (Sort, MaxPool, Extremum)) for node in evaluator.steps.nodes)
 
 
-SERVED = dict(_served())
+SERVED = served()
 
 
 def _graph(network, x, eps, norm="l2"):
@@ -81,15 +69,11 @@ def test_no_bound_is_above_a_margin_inside_the_ball(name, norm):
 )
 @settings(max_examples=60, deadline=None)
 def test_random_networks_of_all_operators(network, seed, eps, box, norm):
-    try:
-        evaluator = Evaluator(network)
-    except Refused:
+    evaluator = evaluator_of(network)
+    if evaluator is None:
         return
-    network, rng = evaluator.steps.network, np.random.default_rng(seed)
-    if network.nodes[-1].size < 2:
-        return
-    x = rng.uniform(-1.0, 1.0, (2, *network.input_shape))
-    labels = rng.integers(0, network.nodes[-1].size, 2)
+    network = evaluator.steps.network
+    x, labels, rng = random_samples(network, seed)
     norms = {} if norm == "linf" else View(network).norms
     found = evaluator.jacobian(Region.around(x, eps, norm, box), labels, Proposal(norms=norms))
     assert_below_margins(network, labels, found, rational_points(x, eps, rng, 4, norm, box))

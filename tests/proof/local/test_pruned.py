@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from local_regions import assert_below_margins, rational_points
+from local_regions import assert_below_margins, evaluator_of, random_samples, rational_points, served
 from rational_evaluation import margins, rational, values
 from strategies import networks
 
@@ -32,17 +32,7 @@ from lipcert.testing.zoo import zoo
 AFFINE = ("dense", "conv", "conv_transpose", "avg_pool", "scale", "gather")
 
 
-def _served():
-    """The networks of the zoo that the evaluator takes."""
-    for name, network in zoo().items():
-        if network.nodes[-1].size > 1:
-            try:
-                yield name, Evaluator(network)
-            except Refused:
-                continue
-
-
-SERVED = dict(_served())
+SERVED = served()
 
 
 # --- norms ------------------------------------------------------------------------------------------------------
@@ -190,15 +180,11 @@ def test_no_bound_is_above_a_margin_inside_the_ball(name):
 @given(networks(max_depth=5), st.integers(0, 2**16), st.sampled_from([1e-3, 0.1, 1.0]), st.booleans())
 @settings(max_examples=60, deadline=None)
 def test_random_networks_of_all_operators(network, seed, eps, boxed):
-    try:
-        evaluator = Evaluator(network)
-    except Refused:
+    evaluator = evaluator_of(network)
+    if evaluator is None:
         return
-    network, rng = evaluator.steps.network, np.random.default_rng(seed)
-    if network.nodes[-1].size < 2:
-        return
-    x = rng.uniform(-1.0, 1.0, (2, *network.input_shape))
-    labels = rng.integers(0, network.nodes[-1].size, 2)
+    network = evaluator.steps.network
+    x, labels, rng = random_samples(network, seed)
     box = (-1.0, 1.0) if boxed else None
     found = evaluator.pruned(Region.around(x, eps, "l2", box), labels, Proposal(norms=View(network).norms))
     assert_below_margins(network, labels, found, rational_points(x, eps, rng, 4, box=box))
