@@ -3,9 +3,10 @@
 Batches are small at first where stages follow the global one, which take nobody knows how long, and grow while they
 take little time: a run that is cut off loses no more than one.
 
-With a time limit there are four rounds, so that what is cheap is tried on all samples before much time is spent on a
-few: the global bound, which is never left out; the first attack; then each sample gets its share of the time, by what
-stages took for others; the last one goes on with what is left open, as long as there is time.
+With a time limit there are several rounds, so that what is cheap is tried on all samples before much time is spent on a
+few: the global bound, which is never left out; the first attack; each cheap local method; then each sample gets its
+share of the time, by what stages took for others; the last round goes on with what is left open, as long as there is
+time.
 """
 
 from __future__ import annotations

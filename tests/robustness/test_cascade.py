@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -340,6 +341,18 @@ def test_what_is_cheap_is_tried_on_all_samples_before_time_is_spent_on_few(case,
     again = _run(case, folder=tmp_path, resume=True)
     assert not again.untried_count and again.certified_count == whole.certified_count
     assert again.attacked_count == whole.attacked_count
+
+
+def test_with_a_time_limit_every_cheap_stage_ends_a_round():
+    def stage(cheap):
+        return SimpleNamespace(name="", cheap=cheap)
+
+    stages = [stage(cheap) for cheap in (False, True, False, True, False)]
+    rounds = Cascade(stages, (0.1,), Clock(limit=10.0)).rounds()
+    assert [int(turn.stages.sum()) for turn in rounds] == [1, 2, 4, 5, 5]
+    assert all(turn.stages[: turn.stages.sum()].all() for turn in rounds)
+    assert [turn.shared for turn in rounds] == [False, False, False, True, False]
+    assert [int(turn.stages.sum()) for turn in Cascade(stages, (0.1,)).rounds()] == [5]
 
 
 def test_batches_keep_their_pace():

@@ -56,13 +56,13 @@ class Cascade:
         return tuple(stage.name for stage in self.stages)
 
     def rounds(self) -> tuple[Round, ...]:
-        """Return the ways through the samples; with a time limit, what is cheap comes first for all of them."""
+        """Return the ways through the samples; with a time limit, each cheap stage is tried on all before the next."""
         every = np.ones(len(self.stages), dtype=np.bool_)
         if self._clock.limit is None:
             return (Round(every),)
-        first = np.arange(len(self.stages)) == 0
-        cheap = first | np.array([stage.cheap for stage in self.stages])
-        return Round(first), Round(cheap), Round(every, shared=True), Round(every)
+        places = np.arange(len(self.stages))
+        ends = [0, *(k for k in places.tolist() if k and self.stages[k].cheap)]
+        return *(Round(places <= end) for end in ends), Round(every, shared=True), Round(every)
 
     def seconds_for(self, count: int) -> float:
         """Return the seconds that each of so many samples may still take; infinite without a time limit."""

@@ -106,6 +106,7 @@ class Plan:
                 prover = Prover(step.method, ground, find_local(SIEVE) if sieved else None)
                 kind = RadiusStage if step.kind == "radius" else LocalStage
                 found.append(kind(prover, settings.eps, Level.parse(settings.level)))
+                found[-1].cheap = step.kind == "local" and step.name in CHEAP
             else:
                 continue
             found[-1].work = step.work

@@ -28,7 +28,7 @@ class Stage(ABC):
     Attributes:
         name: in reports and records.
         work: multiplications per sample at most, or None: from them follows what a stage costs before it was run.
-        cheap: whether it is run on all samples before any other stage spends time on a few.
+        cheap: whether it is tried on all samples before any later stage spends time on a few.
     """
 
     name: str
