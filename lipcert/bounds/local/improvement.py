@@ -26,7 +26,7 @@ FARTHEST = 2.0  # that log e moves in one step
 BACK = 0.3  # added to log e where the start is outside the domain
 SOFTNESS = 0.1  # of the soft minimum, relative to eps L
 PATIENCE = 4.0  # times the gain of the last round: a goal farther away than that is given up
-FLOOR = 0.2  # of the weight, shared by all functions alike: without it steps leave the domain
+FLOOR = 0.05  # of the weight, shared by all functions alike: without it steps leave the domain
 
 
 class Goal(ABC):
@@ -84,10 +84,9 @@ class Positive(Goal):
         return SOFTNESS * torch.logsumexp(self._excess(lengths), dim=1)
 
     def weights(self, lengths: Tensor) -> Tensor:
-        """Return those of the soft minimum, with a floor."""
-        open_ = torch.isfinite(self.margins)
-        even = open_ / open_.sum(dim=1, keepdim=True).clamp(min=1)
-        return ((1.0 - FLOOR) * torch.softmax(self._excess(lengths), dim=1) + FLOOR * even) / lengths
+        """Return those of the soft minimum, with a floor under those that are proved too: it keeps steps even."""
+        even = FLOOR / lengths.shape[1]
+        return ((1.0 - FLOOR) * torch.softmax(self._excess(lengths), dim=1) + even) / lengths
 
     def open(self, lengths: Tensor) -> Tensor:
         """Return those that are not positive."""
