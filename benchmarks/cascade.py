@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 import lipcert
-from benchmarks.lirpa import METHODS, OPTIMISED, Peer
+from benchmarks.lirpa import METHODS, OPTIMISED, Peer, require_peer
 from benchmarks.networks.manifest import open_network
 from lipcert.bounds.local.margins import differences
 from lipcert.bounds.local.region import Ball
@@ -143,6 +143,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, default=Path("cascade-records"), help="where the records go")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
+    if options.peer:
+        require_peer(parser)
     with options.out.open("w") if options.out else sys.stdout as file:
         print(f"# The cascade, level {options.level}, {torch.get_num_threads()} threads\n", file=file, flush=True)
         for name in NETWORKS:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.lirpa import Case, Pair, timed
+from benchmarks.lirpa import Case, Pair, require_peer, timed
 from benchmarks.networks import open_network
 from lipcert.bounds.local.method import Crown
 from lipcert.bounds.local.region import Ball
@@ -78,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
     parser.add_argument("--only", default="", help="a part of the names of the networks to run")
     options = parser.parse_args(arguments)
+    require_peer(parser)
     print("\n".join(HEAD))
     for case in (case for case in CASES if options.only in case.file):
         network, _, _ = open_network(options.data, f"models/{case.file}")

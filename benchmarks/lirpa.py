@@ -85,6 +85,14 @@ COUNTS = (
 )
 
 
+def require_peer(parser: argparse.ArgumentParser) -> None:
+    """End a benchmark with one line where auto_LiRPA is not at hand, before any work."""
+    try:
+        importlib.import_module("auto_LiRPA")
+    except ModuleNotFoundError:
+        parser.exit(2, f"{HOW_TO_GET_IT}\n")
+
+
 class Peer:
     """auto_LiRPA's bounds of a network.
 
@@ -237,10 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
     parser.add_argument("--seconds", type=float, default=1.0, help="of branching, for each sample")
     options = parser.parse_args(arguments)
-    try:
-        importlib.import_module("auto_LiRPA")
-    except ModuleNotFoundError:
-        parser.exit(2, f"{HOW_TO_GET_IT}\n")
+    require_peer(parser)
     cases, head = (MARGINS, MARGIN_HEAD) if options.table == "margins" else (COUNTS, COUNT_HEAD)
     print("\n".join(head))
     for case in (case for case in cases if options.only in case.file):

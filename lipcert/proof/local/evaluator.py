@@ -8,6 +8,7 @@ others may be proposed for each function (alpha-CROWN): only the intercepts are 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from lipcert.proof.local.backward import Account, Backward, Relaxation, relax
 from lipcert.proof.local.boxes import Steps, inside, propagate, taken
 from lipcert.proof.local.curved import lines
 from lipcert.proof.local.jacobian import margins_by_gradients
-from lipcert.proof.local.leaves import margins_on_parts
+from lipcert.proof.local.leaves import margins_on_parts, state
 from lipcert.proof.local.margins import differences, margins_on_boxes, rivals
 from lipcert.proof.local.masked_norms import layer_norms
 from lipcert.proof.local.narrowing import Narrowing, improved, is_tight
@@ -85,7 +86,6 @@ class Evaluator:
         found, relaxed = self._narrowed_boxes(around, proposal)
         return self._settled(self._crown(found, relaxed, region, labels, proposal), found, region, labels)
 
-    @np.errstate(all="ignore")
     def anchored(self, region: Region, labels: Ints, proposal: Proposal = NOTHING) -> Float:
         """Return the better of `crown` and of what multipliers prove, where they are proposed.
 
@@ -98,12 +98,7 @@ class Evaluator:
         """
         if region.norm != "l2":
             raise Refused(f"multipliers bound margins on l2 balls, not {region.norm}")
-        require_ieee()
-        around = self._around(region, proposal)
-        found, relaxed = self._narrowed_boxes(around, proposal)
-        best = self._crown(found, relaxed, region, labels, proposal)
-        self._improve(best, around, found, labels, proposal)
-        return self._settled(best, found, region, labels)
+        return self.parts(region, labels, replace(proposal, parts=None))
 
     @np.errstate(all="ignore")
     def pruned(self, region: Region, labels: Ints, proposal: Proposal = NOTHING) -> Float:
@@ -245,10 +240,7 @@ class Evaluator:
 
     def _settled(self, bounds: Float, found: list[Box], region: Region, labels: Ints) -> Float:
         """Return (B, classes) margins; nothing of samples that are not valid or whose boxes are no boxes."""
-        sound = region.valid.copy()
-        for low, high in found:
-            inside = np.isfinite(low) & np.isfinite(high) & (low <= high)
-            sound &= inside.reshape(len(region), -1).all(axis=1)
+        sound = region.valid & state(found)[0]
         full = np.full((len(labels), bounds.shape[1] + 1), np.inf)
         np.put_along_axis(full, rivals(labels, full.shape[1]), np.where(sound[:, None], bounds, -np.inf), axis=1)
         return full
