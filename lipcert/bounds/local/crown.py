@@ -77,7 +77,7 @@ def relax_network(
             grown.narrow(index, *known[index])
         if isinstance(view.nodes[index].op, Activation):
             relaxations[index] = relax(view, index, grown.inputs(index), grown.found[index])
-        if index in read and not _is_tight(view, ball, index):
+        if index in read and not is_tight(view, ball, index):
             mask = undecided(view, index, grown.found[index])
             if hopes is not None:
                 mask = mask & ~hopes.spared(grown, relaxations, mask)[:, None]
@@ -145,7 +145,7 @@ def _is_read(view: View, index: int) -> bool:
     )
 
 
-def _is_tight(view: View, ball: Ball, index: int) -> bool:
+def is_tight(view: View, ball: Ball, index: int) -> bool:
     """Whether a backward pass has nothing to add to a node's box.
 
     So it is for one affine map of an input without further walls, whose box is exact, and for elementwise activations,

@@ -8,10 +8,12 @@ from lipcert.bounds.local.hopes import BEYOND
 from lipcert.bounds.local.jacobian import JacobianBounds
 from lipcert.bounds.local.method import AlphaCrown, Crown, Intervals, LocalMethod
 from lipcert.bounds.local.pruned import PrunedCrown, PrunedIntervals
+from lipcert.bounds.local.zonotope import ZonotopeBounds
 from lipcert.errors import UsageError, suggestion
 
 LOCAL_METHODS: tuple[LocalMethod, ...] = (
     Intervals(),
+    ZonotopeBounds(),
     Crown(BEYOND),
     AlphaCrown(),
     PrunedIntervals(),

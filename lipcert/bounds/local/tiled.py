@@ -8,6 +8,7 @@ of an image node at level numerical too.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -18,11 +19,14 @@ from lipcert.bounds.local.relaxations import Box, Linear, Relaxation
 from lipcert.bounds.local.view import View
 from lipcert.network.enclosure import Float
 from lipcert.proof.local.backward import Relaxation as Laid
+from lipcert.proof.local.boxes import Steps
 from lipcert.proof.local.columns import Columns
 from lipcert.proof.local.least import Least
+from lipcert.proof.local.narrowing import undecided
 from lipcert.proof.local.region import Region
 from lipcert.proof.local.selected import selections
 from lipcert.proof.local.straight import Lines
+from lipcert.proof.local.zonotope import Zonotopes
 
 
 class Tiled:
@@ -38,6 +42,16 @@ class Tiled:
         self._lines = dict[int, Laid]()
         self._ends: list[tuple[Float, Float]] = []
         self._columns: dict[int, Columns] = {}
+        self._dtype = np.dtype(str(view.dtype).removeprefix("torch."))
+
+    @cached_property
+    def _steps(self) -> Steps:
+        assert self._view.steps is not None
+        return self._view.steps
+
+    @cached_property
+    def _zonotopes(self) -> Zonotopes:
+        return Zonotopes(self._steps, self._region, self._ends, self._dtype)
 
     def serves(self, index: int) -> bool:
         """Whether functions of a node are better sent back here."""
@@ -50,12 +64,23 @@ class Tiled:
     def narrowed(self, index: int, mask: Tensor) -> Box:
         """Return bounds of a node (B, *shape) where the mask (B, size) says so, elsewhere its box. Level: numerical."""
         self._catch_up(index)
-        low, high = (end.flatten(1).clone().numpy() for end in self._boxes[index])
-        for b in torch.nonzero(mask.any(dim=1))[:, 0].tolist():
-            rows = torch.nonzero(mask[b])[:, 0].numpy()
+        cheap = self._zonotopes.pay(index, mask.numpy())
+        box = self._zonotopes.narrowed(index, self._ends[index], cheap)
+        left = np.asarray(undecided(self._steps, index, box) & mask.numpy())
+        low, high = (end.reshape(len(left), -1) for end in box)
+        for b in np.flatnonzero(left.any(axis=1)).tolist():
+            rows = np.flatnonzero(left[b])
             low[b, rows], high[b, rows] = self._of_sample(b).bounds(index, rows)
         shape = self._boxes[index][0].shape
         return torch.from_numpy(low).reshape(shape), torch.from_numpy(high).reshape(shape)
+
+    @np.errstate(all="ignore")
+    def looked_at(self, index: int) -> Box:
+        """Return the box of a node (B, *shape), narrower where a zonotope says so. Level: numerical."""
+        self._catch_up(index)
+        matters = np.asarray(undecided(self._steps, index, self._ends[index]).any(axis=1))
+        low, high = self._zonotopes.narrowed(index, self._ends[index], matters)
+        return torch.from_numpy(low), torch.from_numpy(high)
 
     def _catch_up(self, index: int) -> None:
         """Take over boxes and relaxations of all nodes up to one."""
@@ -74,10 +99,12 @@ class Tiled:
 
     def _of_sample(self, b: int) -> Columns:
         if b not in self._columns:
-            assert self._view.steps is not None
-            ball, one = self._ball, slice(b, b + 1)
-            centre = ball.centre[one].double().numpy()
-            region = Region(centre, float(ball.eps[b]), ball.norm, ball.box, ball.valid[one].numpy())
-            least = Least(region, np.dtype(str(self._view.dtype).removeprefix("torch.")))
-            self._columns[b] = Columns(self._view.steps, least, b, (self._ends, self._lines))
+            least = Least(self._region(b), self._dtype)
+            self._columns[b] = Columns(self._steps, least, b, (self._ends, self._lines))
         return self._columns[b]
+
+    def _region(self, b: int) -> Region:
+        ball, one = self._ball, slice(b, b + 1)
+        return Region(
+            ball.centre[one].double().numpy(), float(ball.eps[b]), ball.norm, ball.box, ball.valid[one].numpy()
+        )

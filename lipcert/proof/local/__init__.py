@@ -9,8 +9,9 @@ Lowest first; everything is numpy in float64:
 * `affine`: affine nodes on boxes and on linear functions; `entries` of their matrices.
 * `boxes`: interval propagation; `surroundings`: boxes from values at the samples and Lipschitz bounds; `backward`:
   linear functions sent back to the input; `margins`: from boxes alone.
-* `tiles`, `columns`: many functions of one node sent back side by side, and their `least` values; `drift`: what that
-  may lose by rounding, known beforehand; `narrowing`: boxes by them.
+* `images`, `windows`, `sliding`, `costs`: coefficients at image nodes, sent either way, and what that costs; `laid`,
+  `columns`: many functions of one node sent back side by side, and their `least` values; `drift`: what that may lose by
+  rounding, known beforehand; `zonotope`: symbols sent forwards; `narrowing`: boxes by both.
 * `differences`, `reach`, `anchored`: differences from the sample as functions of the input and of bounded noises, and
   how far multipliers let them move.
 * `choices`, `masked_norms`, `measures`, `pruned`: norms without what is constant on the ball, and margins from them.
@@ -25,6 +26,7 @@ A method of `bounds.local` proposes (which samples are worth it, with which slop
 
 from lipcert.proof.local.certificate import BallClaim, LocalCertificate, Samples, any_certificate
 from lipcert.proof.local.checker import LOCAL_RULES, check_local, derived_margins
+from lipcert.proof.local.costs import Costs
 from lipcert.proof.local.evaluator import Evaluator
 from lipcert.proof.local.parts import Parts
 from lipcert.proof.local.proposal import NOTHING, Ints, Mask, Proposal, Slopes
@@ -35,6 +37,7 @@ __all__ = [
     "LOCAL_RULES",
     "NOTHING",
     "BallClaim",
+    "Costs",
     "Evaluator",
     "Ints",
     "LocalCertificate",

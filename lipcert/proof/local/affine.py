@@ -59,6 +59,7 @@ class AffineStep:
         self.bias = np.zeros(node.shape) if constant is None else np.broadcast_to(constant.mid, node.shape)
         self._bias_radius = 0.0 if constant is None else constant.radius
         self._matrices: dict[np.dtype[np.float64], Float | None] = {}
+        self._kernels: dict[tuple[np.dtype[np.float64], bool], Float] = {}
 
     @cached_property
     def has_bias(self) -> bool:
@@ -93,6 +94,22 @@ class AffineStep:
             return None
         return np.ascontiguousarray(self._weight.transpose(2, 3, 1, 0).reshape(-1, self.target[0]))
 
+    def kernels(self, dtype: np.dtype[np.float64]) -> Float:
+        """Return W^ of a convolution over two axes that is `transposed`: (kernel rows, out, kernel columns * in)."""
+        return self._by_rows(dtype, turned=False)
+
+    def turned(self, dtype: np.dtype[np.float64]) -> Float:
+        """Return the same of the transpose, with the kernel turned: (kernel rows, in, kernel columns * out)."""
+        return self._by_rows(dtype, turned=True)
+
+    def _by_rows(self, dtype: np.dtype[np.float64], turned: bool) -> Float:
+        if (dtype, turned) not in self._kernels:
+            assert isinstance(self.op, Conv) and self._weight is not None
+            weight = self._weight[:, :, ::-1, ::-1].swapaxes(0, 1) if turned else self._weight
+            rows = weight.transpose(2, 0, 3, 1).reshape(weight.shape[2], weight.shape[0], -1)
+            self._kernels[dtype, turned] = np.ascontiguousarray(rows, dtype=dtype)
+        return self._kernels[dtype, turned]
+
     @property
     def keeps_order(self) -> bool:
         """Whether the node only gives its entries another shape."""
@@ -116,6 +133,15 @@ class AffineStep:
         total = total + (gamma(count) * np.abs(self.bias) + self._bias_radius)
         value, error = self._apply(mid, self._weight) + self.bias, over(total, 3 * count + 8)
         return below(value, error), above(value, error)
+
+    def uncertain(self, magnitude: Float) -> Float:
+        """Return (B, *target) upper bounds of what the radii of W may change; zero where W is exact.
+
+        magnitude: (B, *source) upper bounds of the inputs' absolute values.
+        """
+        if self._radius is None:
+            return np.zeros((len(magnitude), *self.target))
+        return over(self._apply(magnitude, self._radius), row_terms(self.op) + 1)
 
     def charge(self, magnitude: Float) -> Float:
         """Return (B, m) what passing linear functions back costs for each unit of their coefficients (see the module).

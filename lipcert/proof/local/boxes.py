@@ -7,6 +7,7 @@ every input and do not round.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from lipcert.network.graph import Network
 from lipcert.network.operators import Affine, Concat, Elementwise, Extremum, MaxPool, Reshape, Sort, Sum
 from lipcert.proof.local.affine import AffineStep, Box
 from lipcert.proof.local.arithmetic import above, below
+from lipcert.proof.local.costs import Costs
 from lipcert.proof.local.curved import has_lines, value_range
 from lipcert.proof.refusal import Refused
 
@@ -44,6 +46,11 @@ class Steps:
         self.affine = {
             index: AffineStep(node, self.nodes[node.inputs[0]].shape) for index, node in network.affine_nodes()
         }
+
+    @cached_property
+    def costs(self) -> Costs:
+        """What it costs to send linear functions through the network."""
+        return Costs(self.network)
 
     def behind_reshapes(self, index: int) -> int:
         """Return the nearest node, at or before this one, that is no reshape."""

@@ -41,6 +41,7 @@ class LocalRule:
 LOCAL_RULES: Mapping[str, LocalRule] = MappingProxyType(
     {
         "local-intervals/v1": LocalRule(frozenset(NORMS), Evaluator.intervals),
+        "local-zonotope/v1": LocalRule(frozenset(NORMS), Evaluator.zonotope),
         "local-lines/v1": LocalRule(frozenset(NORMS), Evaluator.crown),
         "local-multipliers/v1": LocalRule(frozenset({"l2"}), Evaluator.anchored),
         "local-norms/v1": LocalRule(frozenset({"l2"}), Evaluator.pruned),

@@ -27,7 +27,7 @@ from lipcert.proof.local.jacobian import margins_by_gradients
 from lipcert.proof.local.leaves import margins_on_parts, state
 from lipcert.proof.local.margins import differences, margins_on_boxes, rivals
 from lipcert.proof.local.masked_norms import layer_norms
-from lipcert.proof.local.narrowing import Narrowing, improved, is_tight
+from lipcert.proof.local.narrowing import Look, Narrowing, improved, is_tight
 from lipcert.proof.local.proposal import NOTHING, Ints, Proposal, Slopes
 from lipcert.proof.local.pruned import Pruned
 from lipcert.proof.local.region import Region
@@ -72,6 +72,14 @@ class Evaluator:
         while len(found) < len(self.steps.nodes):
             found.append(self._next(around, found))
         return self._settled(margins_on_boxes(self.steps, found, labels), found, region, labels)
+
+    @np.errstate(all="ignore")
+    def zonotope(self, region: Region, labels: Ints, proposal: Proposal = NOTHING) -> Float:
+        """Return bounds as `crown` does, on boxes from zonotopes alone; arguments and errors as of `intervals`."""
+        require_ieee()
+        around = self._around(region, proposal)
+        found, relaxed = self._narrowed_boxes(around, NOTHING, by=Look)
+        return self._settled(self._crown(found, relaxed, region, labels, NOTHING), found, region, labels)
 
     @np.errstate(all="ignore")
     def crown(self, region: Region, labels: Ints, proposal: Proposal = NOTHING) -> Float:
@@ -206,12 +214,16 @@ class Evaluator:
         return around.narrowed(index, box)
 
     def _narrowed_boxes(
-        self, around: Surroundings, proposal: Proposal, known: Sequence[Box] = ()
+        self,
+        around: Surroundings,
+        proposal: Proposal,
+        known: Sequence[Box] = (),
+        by: type[Narrowing] | type[Look] = Narrowing,
     ) -> tuple[list[Box], dict[int, Relaxation]]:
         """Return boxes of all nodes, inside those that are known, and lines of all activation nodes that have some."""
         region, relaxed = around.region, dict[int, Relaxation]()
         found = [inside(region.ends, known[0]) if known else region.ends]
-        narrowing = Narrowing(self.steps, region, found, relaxed)
+        narrowing = by(self.steps, region, found, relaxed)
         read = {i for _, node in self.steps.network.activation_nodes() for i in node.inputs}
         for index in range(1, len(self.steps.nodes)):
             found.append(self._next(around, found))

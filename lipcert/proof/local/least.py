@@ -24,8 +24,9 @@ import numpy as np
 
 from lipcert.network.enclosure import TINY, UNIT, Float, gamma, round_up
 from lipcert.proof.local.arithmetic import below, middle
+from lipcert.proof.local.images import laid_out
 from lipcert.proof.local.region import Region
-from lipcert.proof.local.tiles import DType, Tile, laid_out
+from lipcert.proof.local.windows import DType, Windows
 
 FLOAT64: DType = np.dtype(np.float64)
 _STEPS, _SCALED = 6, 2  # of t: how many at most, and how many by scaling
@@ -61,8 +62,10 @@ class Least:
         self._centre, self._mid, self._radius, self._down, self._up = (laid_out(p.reshape(-1), shape) for p in parts)
         self._wide = float(np.max(up - down))
 
-    def of(self, functions: Tile) -> Float:
+    def of(self, functions: Windows) -> Float:
         """Return (S,) values; with `charge` for their coefficients taken off, they are lower bounds on the region."""
+        if not functions.is_shared:
+            functions = functions.made_whole()
         c, centre = functions.rows, functions.seen(self._centre)
         if self._norm == "linf":
             return functions.seen(self._mid) @ c - functions.seen(self._radius) @ np.abs(c)
@@ -76,7 +79,7 @@ class Least:
             return found
         return np.maximum(found, centre @ c + self._by_split(functions, length))
 
-    def _by_split(self, functions: Tile, length: Float) -> Float:
+    def _by_split(self, functions: Windows, length: Float) -> Float:
         """Return (S,) bounds of c.d from ball and box together."""
         c, down, up = functions.rows, *(functions.seen(end)[:, None] for end in (self._down, self._up))
         t, eps = self._eps / np.where(length > 0, length, 1.0), self._eps

@@ -1,4 +1,4 @@
-"""Boxes narrowed by linear functions sent back to the input."""
+"""Boxes narrowed by zonotopes sent forwards, and by linear functions sent back to the input."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from lipcert.proof.local.drift import Drift, terms
 from lipcert.proof.local.least import Least, charge
 from lipcert.proof.local.proposal import Ints
 from lipcert.proof.local.region import Mask, Region
+from lipcert.proof.local.zonotope import Zonotopes
 
 _MATTERS = 1e-6  # of the width of a box: what rounding may cost it
 
@@ -32,11 +33,31 @@ def is_tight(steps: Steps, region: Region, index: int) -> bool:
     return region.norm == "linf" or (region.box is None and steps.affine[at].reaches(region.norm) is not None)
 
 
+class Look:
+    """Narrows boxes of nodes, in node order, by zonotopes alone.
+
+    Args of the constructor:
+        steps, region: the network and the balls.
+        boxes: of all nodes so far. Grows.
+        lines: not used.
+    """
+
+    def __init__(self, steps: Steps, region: Region, boxes: Sequence[Box], lines: Mapping[int, Relaxation]) -> None:
+        self._steps, self._region, self._boxes = steps, region, boxes
+        self._zonotopes = Zonotopes(steps, lambda b: region.take(slice(b, b + 1)), boxes)
+
+    def narrow(self, index: int) -> Box:
+        """Return the box of a node, narrower where it matters."""
+        box = self._boxes[index]
+        matters = np.asarray(undecided(self._steps, index, box).any(axis=1) & self._region.valid)
+        return self._zonotopes.narrowed(index, box, matters)
+
+
 class Narrowing:
     """Narrows boxes of nodes, in node order, by functions sent back from their undecided entries.
 
-    Each sample is treated alone. What rounding may cost is bounded beforehand; where that is too much, it is counted on
-    the way.
+    Where that is cheap, zonotopes decide entries first. Each sample is treated alone. What rounding may cost is bounded
+    beforehand; where that is too much, it is counted on the way.
 
     Args of the constructor:
         steps, region: the network and the balls.
@@ -48,23 +69,26 @@ class Narrowing:
         self._steps, self._region, self._relaxed = steps, region, (boxes, lines)
         self._drift = Drift(steps, charge(region, terms(steps)))
         self._columns: dict[tuple[int, bool], Columns] = {}
+        self._zonotopes = Zonotopes(steps, lambda b: region.take(slice(b, b + 1)), boxes)
 
     def narrow(self, index: int) -> Box:
         """Return the box of a node, narrower where it matters."""
         boxes, lines = self._relaxed
-        mask = np.asarray(_undecided(self._steps, index, boxes[index]) & self._region.valid[:, None])
+        box, valid = boxes[index], self._region.valid[:, None]
+        cheap = self._zonotopes.pay(index, undecided(self._steps, index, box) & valid)
+        box = self._zonotopes.narrowed(index, box, cheap)
+        mask = undecided(self._steps, index, box) & valid
         if not mask.any():
-            return boxes[index]
+            return box
         while len(self._drift.found) <= index:
             self._drift.grow(boxes, lines.get(len(self._drift.found)))
-        low, high = (end.reshape(len(mask), -1).copy() for end in boxes[index])
+        low, high = (end.reshape(len(mask), -1) for end in box)
         for b in np.flatnonzero(mask.any(axis=1)).tolist():
             rows = np.flatnonzero(mask[b])
             least, most = self._bounds(b, index, rows, high[b, rows] - low[b, rows])
             low[b, rows] = np.maximum(low[b, rows], np.where(np.isfinite(least), least, -np.inf))
             high[b, rows] = np.minimum(high[b, rows], np.where(np.isfinite(most), most, np.inf))
-        shape = boxes[index][0].shape
-        return low.reshape(shape), high.reshape(shape)
+        return low.reshape(box[0].shape), high.reshape(box[0].shape)
 
     def _bounds(self, b: int, index: int, rows: Ints, width: Float) -> tuple[Float, Float]:
         """Return bounds (S,) of entries of a node of one sample, rounding counted."""
@@ -103,7 +127,7 @@ def _is_read(steps: Steps, index: int) -> bool:
     return any(isinstance(op, Activation) or (isinstance(op, Reshape) and _is_read(steps, user)) for user, op in users)
 
 
-def _undecided(steps: Steps, index: int, box: Box) -> Mask:
+def undecided(steps: Steps, index: int, box: Box) -> Mask:
     """Return (B, size) at which entries of a node a narrower box would make lines of an activation better."""
     low, high = box
     found = np.zeros(low.shape, dtype=np.bool_)

@@ -13,9 +13,8 @@ from lipcert.errors import UnsupportedError, UsageError
 from lipcert.network.graph import Network
 from lipcert.network.linear import row_terms
 from lipcert.network.normal import normal_form, strip_softmax
-from lipcert.network.operators import Elementwise
 from lipcert.proof.claims import Level
-from lipcert.proof.local import Evaluator
+from lipcert.proof.local import Costs, Evaluator
 from lipcert.proof.refusal import Refused
 from lipcert.robustness.attack import Attacker
 from lipcert.robustness.passes.execution import Execution
@@ -26,11 +25,12 @@ from lipcert.robustness.stages.local import RADIUS_BY, LocalStage, RadiusStage
 from lipcert.robustness.stages.prover import Ground, Prover
 from lipcert.robustness.stages.stage import Stage
 
-ORDER = ("intervals", "crown", "pruned", "anchored", "alpha-crown", "branching")
+ORDER = ("intervals", "zonotope", "crown", "pruned", "anchored", "alpha-crown", "branching")
 """Local methods of the cascade, cheap ones first; the others never certify what these leave open, or hardly ever."""
-CHEAP = frozenset({"intervals", "crown", "pruned"})
+CHEAP = frozenset({"intervals", "zonotope", "crown", "pruned"})
 """Those that come before the attack's further tries; the others only look at samples with hope, see `prover`."""
-SIEVE = "crown"
+SIEVE, LOOK = "crown", "zonotope"
+LOOK_PAYS = 5.0  # from so many times the cost of one on, zonotopes are tried before CROWN
 
 Kind = Literal["global", "attack", "local", "radius"]
 
@@ -44,7 +44,7 @@ class Step:
         reason: why it is in or out.
         level: of its verdicts; None where it is out.
         cost: per sample, in words.
-        work: multiplications per sample at most, where they can be counted beforehand.
+        work: multiplications per sample, where they can be counted beforehand, see `Work`.
         method: of a local stage.
     """
 
@@ -164,6 +164,8 @@ def _local_step(
             f"no level {required.label} here: {refusal}; --level {Level.NUMERICAL.label} counts bounds whose "
             "rounding is not counted"
         )
+    if obstacle is None and not pinned and method.name == LOOK and not cost.look_pays:
+        obstacle = f"'{SIEVE}' costs little more here"
     if obstacle is None and best < required and not pinned:
         obstacle = f"its proofs are of level {best.label}, below {required.label}"
     reason = obstacle or ("it is the method named" if pinned else method.summary)
@@ -215,20 +217,25 @@ def _radius_step(step: Step) -> Step:
 
 @dataclass(frozen=True)
 class Work:
-    """Multiplications per sample at most: of a forward pass, and of local methods where they can be counted."""
+    """Multiplications per sample, or what takes as long: of a forward pass, and of local methods where known.
+
+    Of `zonotope` where all neurons are stable, of the others where none is.
+    """
 
     forward: float
     local: dict[str, float]
 
+    @property
+    def look_pays(self) -> bool:
+        """Whether zonotopes are so much cheaper than CROWN that they are tried first."""
+        return self.local[SIEVE] >= LOOK_PAYS * self.local[LOOK]
+
     @staticmethod
     def of(network: Network) -> Work:
-        """Count them on the normal form: rows are sent back from every neuron that an activation reads."""
+        """Count them on the normal form."""
         normal = normal_form(strip_softmax(network))
-        upto, total = [], 0.0
-        for node in normal.nodes:
-            total += node.size * row_terms(node.op)
-            upto.append(total)
-        read = {i for _, node in normal.activation_nodes() for i in node.inputs}
-        elementwise = {i for i, node in enumerate(normal.nodes) if isinstance(node.op, Elementwise)}
-        crown = sum(2.0 * normal.nodes[i].size * upto[i] for i in read - elementwise) + normal.nodes[-1].size * total
-        return Work(total, {"intervals": 2.0 * total, "crown": crown, "alpha-crown": 40.0 * crown})
+        total = float(sum(node.size * row_terms(node.op) for node in normal.nodes))
+        costs = Costs(normal)
+        crown = costs.narrowing + normal.nodes[-1].size * float(costs.backwards[-1])
+        local = {"intervals": 2.0 * total, "zonotope": costs.look, "crown": crown, "alpha-crown": 40.0 * crown}
+        return Work(total, local)

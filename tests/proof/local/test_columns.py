@@ -17,9 +17,11 @@ from lipcert.network.operators import AvgPool, Concat, Conv, Dense, Reshape, Sca
 from lipcert.proof.local import Evaluator, Region, narrowing
 from lipcert.proof.local.backward import relax
 from lipcert.proof.local.boxes import Steps, propagate
+from lipcert.proof.local.images import by_neighbourhood, laid_out
 from lipcert.proof.local.least import Least, charge
 from lipcert.proof.local.narrowing import Narrowing
-from lipcert.proof.local.tiles import Tile, by_neighbourhood, entries, laid_out, pull_affine, whole
+from lipcert.proof.local.sliding import pull_affine, push_affine
+from lipcert.proof.local.windows import Windows
 from lipcert.proof.refusal import Refused
 from lipcert.testing.build import exact
 
@@ -51,33 +53,95 @@ AFFINE = {
 }
 
 
-@pytest.mark.parametrize("kind", AFFINE)
-def test_tiles_are_sent_back_as_by_the_matrix(kind):
+def _affine(kind):
+    """A node of some kind, prepared, its matrix, and numbers for more."""
     rng = np.random.default_rng(1)
     builder = Builder((2, 7, 5))
     builder.add(AFFINE[kind](rng), 0, shape=(5, 14) if kind == "reshape" else None)
     network = builder.build()
     step, (source, target) = Steps(network).affine[1], (node.shape for node in network.nodes)
-    matrix = dense_matrix(network.nodes[1].op, source, target)
-    size = network.nodes[1].size
-    for count in (1, 5, size):
-        rows = rng.permutation(size)[:count]
-        found = pull_affine(step, entries(rows, target, FLOAT64))
-        np.testing.assert_array_equal(found.full(), matrix[rows].T)
-    functions = _whole_numbers(rng, size, 3)
-    np.testing.assert_array_equal(pull_affine(step, whole(functions, target)).full(), matrix.T @ functions)
+    return step, dense_matrix(network.nodes[1].op, source, target), rng
 
 
-def test_tiles_in_different_places_are_added_up():
+def _layouts(rows, shape):
+    """Entries in one rectangle, in windows of their own, and in the image."""
+    yield from (Windows.near(rows, shape, FLOAT64, growth) for growth in (np.inf, 0.0))
+    alone = Windows.of_entries(rows, np.ones(len(rows)), shape, FLOAT64)
+    yield from (alone, alone.made_whole())
+
+
+@pytest.mark.parametrize("kind", AFFINE)
+def test_functions_are_sent_back_as_by_the_matrix(kind):
+    step, matrix, rng = _affine(kind)
+    for count in (1, 5, len(matrix)):
+        rows = rng.permutation(len(matrix))[:count]
+        for windows in _layouts(rows, step.target):
+            np.testing.assert_array_equal(pull_affine(step, windows).full(), matrix[rows].T)
+            np.testing.assert_array_equal(pull_affine(step, windows.both_signs()).full()[:, count:], -matrix[rows].T)
+    functions = _whole_numbers(rng, len(matrix), 3)
+    np.testing.assert_array_equal(pull_affine(step, Windows.whole(functions, step.target)).full(), matrix.T @ functions)
+
+
+@pytest.mark.parametrize("kind", AFFINE)
+def test_symbols_are_sent_forwards_as_by_the_matrix(kind):
+    step, matrix, rng = _affine(kind)
+    for count in (1, 5, matrix.shape[1]):
+        rows, sizes = rng.permutation(matrix.shape[1])[:count], _whole_numbers(rng, count)
+        alone = Windows.of_entries(rows, sizes, step.source, FLOAT64)
+        for windows in (alone, alone.made_whole()):
+            np.testing.assert_array_equal(push_affine(step, windows).full(), matrix[:, rows] * sizes)
+
+
+def test_convolutions_follow_each_other_both_ways():
+    """Windows that are partly outside, then are widened again: nothing from outside may come back."""
+    rng = np.random.default_rng(4)
+    builder = Builder((2, 7, 5))
+    last = 0
+    for _ in range(3):
+        weight = _whole_numbers(rng, 2, 2, 3, 3)
+        last = builder.add(Conv(exact(weight), exact(np.zeros((2, 1, 1))), (1, 1), ((1, 1), (2, 1)), (1, 1)), last)
+    network = builder.build()
+    steps, matrix = Steps(network), np.eye(70)
+    alone = Windows.of_entries(np.arange(70), np.ones(70), (2, 7, 5), FLOAT64)
+    for index, node in enumerate(network.nodes[1:], start=1):
+        matrix = dense_matrix(node.op, network.nodes[index - 1].shape, node.shape) @ matrix
+        alone = push_affine(steps.affine[index], alone)
+        np.testing.assert_array_equal(alone.full(), matrix)
+    for windows in _layouts(np.arange(network.nodes[-1].size)[::3], network.nodes[-1].shape):
+        back = windows
+        for index in range(len(network.nodes) - 1, 0, -1):
+            back = pull_affine(steps.affine[index], back)
+        np.testing.assert_array_equal(back.full(), matrix[::3].T)
+
+
+def _scattered(rng, h, w, shape, outside):
+    """Windows in places of their own, some of them partly outside the image, where they are zero."""
+    at = rng.integers(-outside, shape[1] - h + outside + 1, 4), rng.integers(-outside, shape[2] - w + outside + 1, 4)
+    found = Windows(_whole_numbers(rng, h, w, shape[0], 4), at, shape).inside()
+    assert not found.is_shared
+    return found
+
+
+def test_windows_in_different_places_are_added_up():
     rng, shape = np.random.default_rng(2), (3, 6, 7)
-    parts = [
-        Tile(_whole_numbers(rng, h, w, 3, 4), y, x, shape) for y, x, h, w in ((1, 0, 2, 3), (3, 2, 3, 5), (1, 0, 2, 3))
-    ]
-    for one, two in ((0, 1), (1, 2), (0, 2)):
-        total = parts[one].plus(parts[two])
-        np.testing.assert_array_equal(total.full(), parts[one].full() + parts[two].full())
-    image = _whole_numbers(rng, 3 * 6 * 7)
-    np.testing.assert_array_equal(parts[1].seen(laid_out(image, shape)) @ parts[1].rows, image @ parts[1].full())
+    corners = ((1, 0, 2, 3), (3, 2, 3, 5), (1, 0, 2, 3))
+    parts = [Windows(_whole_numbers(rng, h, w, 3, 4), (np.array([y]), np.array([x])), shape) for y, x, h, w in corners]
+    parts += [_scattered(rng, h, w, shape, outside) for h, w, outside in ((2, 3, 0), (4, 2, 1), (1, 5, 2))]
+    image, mask = _whole_numbers(rng, 3 * 6 * 7), rng.random((6, 7, 3)) < 0.3
+    for one in parts:
+        for two in parts:
+            np.testing.assert_array_equal(one.plus(two).full(), one.full() + two.full())
+        np.testing.assert_array_equal(one.dot(laid_out(image, shape)), image @ one.full())
+        np.testing.assert_array_equal(one.times(laid_out(image, shape)).full(), image[:, None] * one.full())
+        for squared, sums in ((True, np.square(one.full())), (False, np.abs(one.full()))):
+            np.testing.assert_array_equal(one.added(squared), laid_out(sums.sum(axis=1), shape))
+        if not one.is_shared:
+            inner, outer = one.shown(mask)
+            values = one.values.reshape(-1)[inner]
+            assert np.all(mask.reshape(-1)[outer]) and np.all(values != 0)
+            there = laid_out(np.arange(126), shape).reshape(-1)[outer]
+            np.testing.assert_array_equal(one.full()[there, inner % 4], values)
+            assert len(inner) == np.count_nonzero(one.full()[laid_out(np.arange(126), shape)[mask]])
 
 
 def test_every_entry_is_ordered_once():
@@ -188,7 +252,7 @@ def test_the_least_value_on_a_ball_that_a_box_cuts(seed, norm):
     x, eps = np.abs(rng.normal(size=(1, 2, 2, 2))) % 1.0, 0.25
     c = _cancelling(rng, 8, 5)
     region = Region.around(x, eps, norm, (0.0, 1.0))
-    found = Least(region).of(whole(c, (2, 2, 2)))
+    found = Least(region).of(Windows.whole(c, (2, 2, 2)))
     lost = [sum(map(Fraction, row)) for row in (np.abs(c) * charge(region, 0)[0][:, None]).T]
     for column, value, room in zip(c.T, found, lost, strict=True):
         for point in rational_points(x, eps, rng, 6, norm, (0.0, 1.0)):
@@ -203,7 +267,7 @@ def test_the_least_value_on_a_ball_and_a_box_together(seed, eps):
     x, c = np.round(rng.uniform(size=(1, 3, 2, 2)), 1), rng.normal(size=(12, 6))
     x.reshape(-1)[rng.integers(0, 12, 4)] = 0.0
     region = Region.around(x, eps, "l2", (0.0, 1.0))
-    found, lost = Least(region).of(whole(c, (3, 2, 2))), np.abs(c.T) @ charge(region, 0)[0]
+    found, lost = Least(region).of(Windows.whole(c, (3, 2, 2))), np.abs(c.T) @ charge(region, 0)[0]
     for column, value, room in zip(c.T, found, lost, strict=True):
         best = _at_the_best_place(column, x.reshape(-1), eps)
         assert Fraction(value) - Fraction(room) <= best

@@ -61,7 +61,10 @@ def test_no_bound_is_above_a_margin_inside_the_ball(name, norm):
     evaluator, rng = SERVED[name], np.random.default_rng(1)
     network, x, labels = _case(evaluator, 2)
     for eps in (2.0**-60, 0.125):
-        found = [rule(Region.around(x, eps, norm), labels) for rule in (evaluator.intervals, evaluator.crown)]
+        found = [
+            rule(Region.around(x, eps, norm), labels)
+            for rule in (evaluator.intervals, evaluator.zonotope, evaluator.crown)
+        ]
         for point in _inside(x, eps, norm, rng):
             for sign in (0, 1, -1):
                 true = margins(network, point, labels, sign)
@@ -161,7 +164,9 @@ def test_weights_of_any_size(seed, norm):
     evaluator = Evaluator(network)
     x, labels = rng.normal(size=(2, 3)), rng.integers(0, 3, 2)
     eps = float(2.0 ** rng.integers(-70, 2))
-    found = [rule(Region.around(x, eps, norm), labels) for rule in (evaluator.intervals, evaluator.crown)]
+    found = [
+        rule(Region.around(x, eps, norm), labels) for rule in (evaluator.intervals, evaluator.zonotope, evaluator.crown)
+    ]
     for point in _inside(x, eps, norm, rng):
         for sign in (0, 1, -1):
             true = margins(network, point, labels, sign)
