@@ -17,7 +17,12 @@ from lipcert.network.linear import row_terms
 from lipcert.network.operators import AvgPool, Conv, Elementwise, Scale, Sum
 from lipcert.proof.local.images import image_shape
 
+WORTH = 0.5  # of what sending functions back would cost: what a zonotope may cost
+MOST = 2**24  # coefficients that one may have at a node
 _EACH = 32.0
+_ROOM = 2.0**25  # coefficients of all samples: 256 MB in float64
+_SYMBOLS = 4.0  # for each input, those of neurons among them, where it is not much more than that
+_ANY = 2**30
 
 
 class Costs:
@@ -63,6 +68,15 @@ class Costs:
     def look(self) -> float:
         """What it costs at least to narrow them by a zonotope: where no neuron is unstable."""
         return float(self._network.nodes[0].size * self.forwards(0)[max(self._read, default=0)])
+
+    @property
+    def at_once(self) -> int:
+        """Of how many samples zonotopes fit the memory at a time; none are made where they can never pay."""
+        size, largest = self._network.nodes[0].size, float(self.numbers(0).max())
+        sizes = np.array([node.size for node in self._network.nodes])
+        if not (WORTH * sizes * self.backwards >= size * self.forwards(0))[1:].any():
+            return _ANY
+        return max(1, int(_ROOM / min(float(MOST), _SYMBOLS * size * largest)))
 
     @property
     def _read(self) -> set[int]:

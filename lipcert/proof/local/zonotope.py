@@ -37,6 +37,7 @@ from lipcert.network.operators import Affine, Concat, Elementwise, Sum
 from lipcert.proof.local.affine import Box
 from lipcert.proof.local.arithmetic import above, below, middle, over, product_error, sum_error
 from lipcert.proof.local.boxes import Steps, propagate
+from lipcert.proof.local.costs import MOST, WORTH
 from lipcert.proof.local.curved import is_bent, lines
 from lipcert.proof.local.entries import Places
 from lipcert.proof.local.images import by_neighbourhood, image_shape, laid_out
@@ -46,8 +47,6 @@ from lipcert.proof.local.sliding import push_affine
 from lipcert.proof.local.windows import DType, Windows
 
 AT_ONCE = 64  # symbols of one product: what caches hold
-MOST = 2**24  # coefficients of one node
-WORTH = 0.5  # of what sending functions back would cost
 _NOTHING = 2.0**-40  # of the width of a box: errors of this size are no symbols
 
 Parts = Mapping[int, Windows]  # coefficients of groups of symbols, by the group's number
@@ -102,8 +101,16 @@ class Zonotope:
         """Return the box (1, *shape) of a node, or None where nothing is known of it."""
         while len(self._forms) <= index:
             self._forms.append(self._next(len(self._forms)))
+            self._forget(self._steps.nodes[len(self._forms) - 1].inputs)
         form = self._forms[index]
         return None if form is None else (below(form.centre[0], form.reach), above(form.centre[1], form.reach))
+
+    def _forget(self, nodes: Sequence[int]) -> None:
+        """Drop the coefficients of nodes that no later one reads."""
+        for index in nodes:
+            form = self._forms[index]
+            if form is not None and max(self._steps.network.consumers[index]) < len(self._forms):
+                self._forms[index] = Form(form.centre, {}, form.reach)
 
     def _symbols(self, index: int) -> list[tuple[int, int]]:
         """Return nodes before one, and how many symbols each has or would have."""
