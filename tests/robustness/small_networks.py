@@ -8,6 +8,7 @@ import numpy as np
 
 from lipcert.network import Builder, Enclosure, Network
 from lipcert.network.operators import Dense, Elementwise, Reshape, Scale
+from lipcert.testing.build import conv
 
 
 def dense(weight, bias=None) -> Dense:
@@ -60,3 +61,15 @@ def labelled(network: Network, count: int, seed: int = 0, scale: float = 1.0):
     rng = np.random.default_rng(seed)
     images = (rng.normal(size=(count, *network.input_shape)) * scale).astype(np.float32)
     return images, evaluate(network, images.astype(np.float64)).reshape(count, -1).argmax(axis=1)
+
+
+def convolutions(depth: int) -> Network:
+    """Return a network of small convolutions with ReLUs and a dense head, for pictures of 20 x 20."""
+    shapes = [(4, 1, 3, 3)] + [(4, 4, 3, 3)] * (depth - 1)
+    layers = [conv(seed, shape, padding=((1, 1), (1, 1))) for seed, shape in enumerate(shapes)]
+    builder, last = Builder((1, 20, 20)), 0
+    for layer in layers:
+        last = builder.add(Elementwise("relu"), builder.add(layer, last))
+    flat = builder.add(Reshape(), last, shape=(1600,))
+    builder.add(dense(np.random.default_rng(depth).normal(size=(3, 1600))), flat)
+    return builder.build()

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from small_networks import chain, labelled, random_chain
+from small_networks import chain, convolutions, labelled, random_chain
 
 from lipcert.bounds.local.certify import SampleCertifier
 from lipcert.bounds.local.method import Bounds, Crown, LocalMethod
@@ -61,23 +61,45 @@ def _planned(network, **settings):
 def test_only_what_can_count_at_the_level_is_run():
     network = random_chain(0)
     verified, numerical = _planned(network), _planned(network, level="numerical")
+    executed = _planned(network, level="verified-exec")
+    for found in (verified, numerical, executed):
+        assert not found.pop("zonotope").included
     for name, step in verified.items():
         if step.kind == "local":
             assert step.included == find_local(name).derived
     assert all(step.included for step in numerical.values())
     assert all("of level numerical" in step.reason for step in verified.values() if not step.included)
-    executed = _planned(network, level="verified-exec")
     assert [step.included for step in executed.values()] == [step.included for step in verified.values()]
     assert executed["crown"].level is Level.VERIFIED_EXEC
 
 
 def test_the_order_is_from_cheap_to_expensive():
     names = list(_planned(random_chain(0), level="numerical"))
-    wanted = ["global", "attack", "intervals", "crown", "pruned", "attack again"]
+    wanted = ["global", "attack", "intervals", "zonotope", "crown", "pruned", "attack again"]
     wanted += ["attack beyond the data", "anchored", "alpha-crown"]
     assert names == [*wanted, "branching"]
     assert list(_planned(random_chain(0), method="crown")) == ["global", "crown"]
     assert list(_planned(random_chain(0), method="product")) == ["global"]
+
+
+def test_zonotopes_come_before_linear_bounds_where_they_are_much_cheaper():
+    dense, deep = _planned(random_chain(0))["zonotope"], _planned(convolutions(6))["zonotope"]
+    assert not dense.included and "'crown' costs little more" in dense.reason
+    assert deep.included and deep.level is Level.VERIFIED
+    assert _planned(random_chain(0), method="zonotope")["zonotope"].included
+
+
+def test_zonotopes_decide_samples_of_a_deep_network():
+    network = convolutions(5)
+    data = labelled(network, 6)
+    report = certify(network, data, eps=(0.002,), method="zonotope", **QUICK)
+    by = {stage.method: stage.decided for stage in report.per_method}
+    assert by["zonotope"] > 0 and report.level == "verified"
+    alone = [
+        certify(network, (data[0][k : k + 1], data[1][k : k + 1]), eps=(0.002,), method="zonotope", **QUICK)
+        for k in range(6)
+    ]
+    assert sum(one.certified_count["0.002"] for one in alone) == report.certified_count["0.002"]
 
 
 def test_stages_that_do_not_apply_are_left_out_with_the_reason():

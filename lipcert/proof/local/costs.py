@@ -14,7 +14,7 @@ import numpy as np
 from lipcert.network.enclosure import Float
 from lipcert.network.graph import Network, Shape
 from lipcert.network.linear import row_terms
-from lipcert.network.operators import AvgPool, Conv, Elementwise, Scale, Sum
+from lipcert.network.operators import Activation, AvgPool, Conv, Elementwise, Scale, Sum
 from lipcert.proof.local.images import image_shape
 
 WORTH = 0.5  # of what sending functions back would cost: what a zonotope may cost
@@ -59,9 +59,15 @@ class Costs:
 
     @cached_property
     def narrowing(self) -> float:
-        """What it costs to narrow the boxes of all neurons that activations read, by functions sent back."""
-        nodes = self._network.nodes
-        read = [i for i in self._read if not isinstance(nodes[i].op, Elementwise)]
+        """What it costs to narrow the boxes of all neurons that activations read, by functions sent back.
+
+        Those before every activation have exact boxes, and outputs of elementwise ones are as narrow as their inputs.
+        """
+        nodes, behind = self._network.nodes, set[int]()
+        for index, node in enumerate(nodes):
+            if isinstance(node.op, Activation) or any(i in behind for i in node.inputs):
+                behind.add(index)
+        read = [i for i in self._read & behind if not isinstance(nodes[i].op, Elementwise)]
         return float(sum(nodes[i].size * self.backwards[i] for i in read))
 
     @cached_property

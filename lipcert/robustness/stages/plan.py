@@ -30,7 +30,7 @@ ORDER = ("intervals", "zonotope", "crown", "pruned", "anchored", "alpha-crown", 
 CHEAP = frozenset({"intervals", "zonotope", "crown", "pruned"})
 """Those that come before the attack's further tries; the others only look at samples with hope, see `prover`."""
 SIEVE, LOOK = "crown", "zonotope"
-LOOK_PAYS = 5.0  # from so many times the cost of one on, zonotopes are tried before CROWN
+LOOK_PAYS, LEAST = 5.0, 1e8  # times the cost of a zonotope, and multiplications, from which CROWN has one before it
 
 Kind = Literal["global", "attack", "local", "radius"]
 
@@ -228,7 +228,7 @@ class Work:
     @property
     def look_pays(self) -> bool:
         """Whether zonotopes are so much cheaper than CROWN that they are tried first."""
-        return self.local[SIEVE] >= LOOK_PAYS * self.local[LOOK]
+        return self.local[SIEVE] >= max(LEAST, LOOK_PAYS * self.local[LOOK])
 
     @staticmethod
     def of(network: Network) -> Work:
