@@ -66,9 +66,9 @@ class Form:
     parts: Parts
     reach: Float
 
-    def widened(self, share: float, floor: float) -> Box:
-        """Return the centre, wider by a share of the reach and by what underflow may cost."""
-        lost = round_up(share * self.reach + floor, 4)
+    def widened(self, share: float) -> Box:
+        """Return the centre, wider by a share of the reach."""
+        lost = round_up(share * self.reach, 4)
         return below(self.centre[0], lost), above(self.centre[1], lost)
 
 
@@ -147,15 +147,14 @@ class Zonotope:
     def _affine(self, index: int, form: Form) -> Form | None:
         step = self._steps.affine[index]
         terms = row_terms(step.op) + 2
-        low, high = step.box(*form.widened(gamma(terms), self._floor(terms)))
-        lost = step.uncertain(form.reach)
+        low, high = step.box(*form.widened(gamma(terms)))
+        lost = round_up(step.uncertain(form.reach) + self._floor(terms))
         parts = {k: push_affine(step, part) for k, part in form.parts.items()}
         return self._form(index, (below(low, lost), above(high, lost)), parts)
 
     def _joined(self, index: int, forms: Sequence[Form]) -> Form | None:
         node, start, parts = self._steps.nodes[index], 0, dict[int, Windows]()
-        wider = [form.widened(2.0 * gamma(len(forms)), self._floor(len(forms))) for form in forms]
-        centre = propagate(self._steps, index, wider)
+        centre = propagate(self._steps, index, [form.widened(2.0 * gamma(len(forms))) for form in forms])
         if isinstance(node.op, Concat) and node.op.axis != 0:
             return None
         for place, form in enumerate(forms):
@@ -174,12 +173,13 @@ class Zonotope:
         slope, ends = band(node.op, *box)
         tau, size = middle(*ends)
         small = size <= _NOTHING * (box[1] - box[0])
-        centre = _moved(_scaled(slope, form.widened(2.0 * UNIT, self._floor(1))), tau, np.where(small, size, 0.0))
+        kept, floor = np.where(small, size, 0.0), self._floor(1)
+        centre = _moved(_scaled(slope, form.widened(2.0 * UNIT)), tau, round_up(kept + floor))
         factors = laid_out(slope.reshape(-1), node.shape)
         rows = np.flatnonzero(~small)
         new = self._new(index, rows, size.reshape(-1)[rows])
         parts = {k: part.times(factors) for k, part in form.parts.items()} | new
-        reach = over(np.abs(slope) * form.reach + np.where(small, 0.0, size), 8)
+        reach = over(np.abs(slope) * form.reach + np.where(small, 0.0, size) + floor, 8)
         return Form(centre, parts, reach)
 
     def _new(self, index: int, rows: Places, sizes: Float) -> dict[int, Windows]:
@@ -193,7 +193,7 @@ class Zonotope:
         return found
 
     def _floor(self, terms: int) -> float:
-        """Return what products that underflow may cost, so many for each coefficient."""
+        """Return what so many products for each coefficient may cost by underflow."""
         return 2.0 * terms * AT_ONCE * len(self._sources) * (1.0 + self._region.eps) * TINY
 
     def _form(self, index: int, centre: Box, parts: Parts) -> Form | None:
