@@ -154,7 +154,10 @@ def test_coefficients_that_underflow_are_counted(second):
     layer = Dense(exact(np.full((1, 1), tiny)), exact(np.zeros(1)))
     builder.add(layer if second == "layer" else Elementwise("leaky_relu", (np.array(tiny),)), 1)
     region = Region.around(np.zeros((1, 2000)), 2.0**80, "linf")
-    negative = np.full((1, 1), -1.0), np.full((1, 1), -tiny)  # not what the box is: that the slope is the same all over
+    negative = (
+        np.full((1, 1), -(2.0**-500)),
+        np.full((1, 1), -tiny),
+    )  # not what the box is: that the slope is the same all over
     low, _ = Zonotope(Steps(builder.build()), region, 0, [region.ends, negative]).box(2)
     assert Fraction(float(low[0, 0])) <= -2000 * Fraction(1.25) * Fraction(2) ** -996
 
