@@ -153,12 +153,13 @@ def test_coefficients_that_underflow_are_counted(second):
     builder.add(Dense(exact(np.full((1, 2000), 1.25 * 2.0**-540)), exact(np.zeros(1))), 0)
     layer = Dense(exact(np.full((1, 1), tiny)), exact(np.zeros(1)))
     builder.add(layer if second == "layer" else Elementwise("leaky_relu", (np.array(tiny),)), 1)
+    builder.add(Dense(exact(np.ones((1, 1))), exact(np.zeros(1))), 2)
     region = Region.around(np.zeros((1, 2000)), 2.0**80, "linf")
     negative = (
         np.full((1, 1), -(2.0**-500)),
         np.full((1, 1), -tiny),
     )  # not what the box is: that the slope is the same all over
-    low, _ = Zonotope(Steps(builder.build()), region, 0, [region.ends, negative]).box(2)
+    low, _ = Zonotope(Steps(builder.build()), region, 0, [region.ends, negative]).box(3)
     assert Fraction(float(low[0, 0])) <= -2000 * Fraction(1.25) * Fraction(2) ** -996
 
 
