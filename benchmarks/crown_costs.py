@@ -35,7 +35,7 @@ CASES = (
     Case("vnncomp2021/cifar_base_kw.onnx", (("l2", 8 / 255),), 8, 4),
     Case("abcrown/cifar_conv_small_sigmoid.pth", (("l2", 0.05),), 8, 4),
     Case("vnncomp2021/Convnet_maxpool.onnx", (("l2", 0.05),), 8, 4),
-    Case("glipsdp/cnn_C9_CH8.onnx", (("l2", 0.03),), 3, 1),
+    Case("glipsdp/cnn_C9_CH8.onnx", (("l2", 0.01), ("l2", 0.03)), 3, 1),
 )
 HEAD = (
     "| network | eps | correct | auto_LiRPA, s | numerical, s | verified, s | verified / numerical | "
