@@ -19,6 +19,7 @@ GLOBAL = (
 )
 LOCAL = (
     "intervals",
+    "zonotope",
     "crown",
     "alpha-crown",
     "pruned",

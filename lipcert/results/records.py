@@ -60,6 +60,7 @@ class SampleLine(Document):
     Attributes:
         index: position in the data. predicted: class, or -1 where the outputs are not numbers.
         radius: certified, in raw input units. stage: that decided, empty where none did. level: of the best proof.
+        pending: stages that had no time to look at it, joined by commas; empty for a sample that is done.
         key: digest of the sample, the network and the settings, in hexadecimal.
         lower, upper, change: where outputs are numbers, one row per eps: ends of each output on the ball, and an upper
             bound of its change; null for classes. Such a sample is certified once all stages have bounded it.
@@ -72,6 +73,7 @@ class SampleLine(Document):
     status: tuple[StatusName, ...]
     stage: tuple[str, ...]
     level: tuple[LevelName, ...]
+    pending: str = ""
     key: Annotated[str, Field(pattern="^[0-9a-f]{16,64}$")]
     lower: tuple[tuple[FiniteFloat, ...], ...] | None = None
     upper: tuple[tuple[FiniteFloat, ...], ...] | None = None

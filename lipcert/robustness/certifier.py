@@ -112,12 +112,10 @@ def certify(
         todo = np.setdiff1d(index, journal.resume(dataset, index) if chosen.resume else journal.begin())
         pace = make_pace(network, chosen, plan)
         tell = None if progress is None else lambda left: progress(len(index) - left, len(index))
-        late = sweep(
-            dataset, Verdicts.unknown(todo, dataset.labels[todo], len(chosen.eps)), cascade, journal, pace, tell
-        )
+        sweep(dataset, Verdicts.unknown(todo, dataset.labels[todo], len(chosen.eps)), cascade, journal, pace, tell)
         log = journal.log()
-    log, late, remarks = unite(processes, log, late, (*plan.remarks, *cascade.remarks()), (chosen.folder, chosen.shard))
-    report = make_report(log, chosen.shard, None if chosen.folder is None else chosen.folder / FILE, remarks, late)
+    log, remarks = unite(processes, log, (*plan.remarks, *cascade.remarks()), (chosen.folder, chosen.shard))
+    report = make_report(log, chosen.shard, None if chosen.folder is None else chosen.folder / FILE, remarks)
     if processes.first and attacker and chosen.save_adversarial:
         saved = save_adversarial(attacker, dataset, log.verdicts, chosen)
         report = report.model_copy(update={"notes": (*report.notes, *saved)})

@@ -24,7 +24,6 @@ def make_report(
     shard: str | None = None,
     records: Path | None = None,
     remarks: Sequence[str] = (),
-    late: Verdicts | None = None,
 ) -> Report:
     """Return the report on what records hold, without verdicts on requirements.
 
@@ -33,7 +32,6 @@ def make_report(
         shard: of the run, which did only a part on purpose.
         records: path of the per-sample file.
         remarks: further notes.
-        late: those of the verdicts that the end of time left open: nobody has tried everything on them.
     """
     heading, verdicts, total = log.heading, log.verdicts, len(log.verdicts)
     certified, attacked = verdicts.count(Status.CERTIFIED), verdicts.count(Status.ATTACKED)
@@ -51,7 +49,7 @@ def make_report(
         empirical_robust_accuracy=_shares(heading, clean - attacked, total) if heading.attacks else {},
         attacked_count=counts_of(heading, attacked) if heading.attacks else {},
         unknown_count=counts_of(heading, verdicts.count(Status.UNKNOWN)),
-        untried_count={} if late is None or not len(late) else counts_of(heading, late.count(Status.UNKNOWN)),
+        untried_count=untried(heading, verdicts),
         level=heading.level if lowest is None else lowest.label,
         method=heading.method,
         bound=heading.bound,
@@ -67,7 +65,7 @@ def make_report(
         requirements=(),
         records=None if records is None else str(records),
         provenance=provenance_of(log, shard),
-        notes=(*heading.notes, *remarks_of(log, shard, remarks), *time_note(late, records, UNTRIED)),
+        notes=(*heading.notes, *remarks_of(log, shard, remarks), *time_note(verdicts, records, UNTRIED)),
     )
 
 
@@ -109,12 +107,18 @@ def remarks_of(log: Log, shard: str | None, further: Sequence[str]) -> list[str]
     return found
 
 
-def time_note(late: Verdicts | None, records: Path | None, meaning: str) -> list[str]:
+def untried(heading: Heading, verdicts: Verdicts) -> dict[str, int]:
+    """Return how many samples the end of time left open, by eps; nothing where there are none."""
+    return counts_of(heading, verdicts.take(verdicts.open).count(Status.UNKNOWN)) if verdicts.open.any() else {}
+
+
+def time_note(verdicts: Verdicts, records: Path | None, meaning: str) -> list[str]:
     """Say what the end of time left open, and what that means for these samples."""
-    if late is None or not len(late):
+    late = int(verdicts.open.sum())
+    if not late:
         return []
     further = "--resume goes on with them" if records is not None else "with --report DIR, --resume can go on with them"
-    return [f"the time limit was over before everything was tried on {len(late)} samples: {meaning}; {further}"]
+    return [f"the time limit was over before everything was tried on {late} samples: {meaning}; {further}"]
 
 
 def _of_parts(parts: Sequence[Part]) -> list[str]:

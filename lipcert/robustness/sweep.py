@@ -1,7 +1,8 @@
 """The way through the samples: batch by batch through all stages, and into the records after each.
 
 Batches are small at first where stages follow the global one, which take nobody knows how long, and grow while they
-take little time: a run that is cut off loses no more than one.
+take little time: a run that is cut off loses no more than one. Samples that lack of time leaves open are written down
+too, with the stages that have not looked at them: a run that goes on begins there.
 
 With a time limit there are several rounds, so that what is cheap is tried on all samples before much time is spent on a
 few: the global bound, which is never left out; the first attack; each cheap local method; then each sample gets its
@@ -43,14 +44,18 @@ def make_pace(network: Network, settings: Settings, plan: Plan) -> Pace:
 
 def sweep(
     dataset: Dataset, left: Verdicts, cascade: Cascade, journal: Journal, pace: Pace, tell: Callable[[int], None] | None
-) -> Verdicts:
-    """Decide samples and write them down; return verdicts on those that the end of time left open.
+) -> None:
+    """Decide samples and write them down.
 
     Args:
-        dataset: in the network's input shape. left: the samples to decide. cascade: decides them.
-        journal: takes what is done. pace: sizes of batches. tell: called with how many samples are left.
+        dataset: in the network's input shape.
+        left: the samples to decide: none of them is done; nothing is pending of those that no stage looked at so far.
+        cascade: decides them. journal: takes verdicts. pace: sizes of batches.
+        tell: called with how many samples are left.
     """
-    pending = np.ones((len(left), len(cascade.stages)), dtype=np.bool_)
+    left = journal.continued(left)
+    pending = left.waiting(len(cascade.stages))
+    pending[~left.open] = True
     for number, turn in enumerate(cascade.rounds()):
         pace.restart()
         start = 0
@@ -63,17 +68,15 @@ def sweep(
             late = cascade.decide(images, part, share, pending[rows] & turn.stages)
             pending[rows] = (late | (pending[rows] & ~turn.stages)) & cascade.wanted(part)
             pending[rows, 0] = False
+            part.wait_for(pending[rows])
             left.put(rows, part)
-            done = np.asarray(~pending[rows].any(axis=1))
-            seconds = dict(zip(cascade.names, cascade.seconds, strict=True))
-            journal.append(part.take(done), images if done.all() else images[done], seconds, cascade.remarks())
+            journal.append(part, images, dict(zip(cascade.names, cascade.seconds, strict=True)), cascade.remarks())
             start += len(part)
             pace.learn(len(part), time.perf_counter() - begin)
         open_ = np.flatnonzero(pending.any(axis=1))
         left, pending = left.take(open_), pending[open_]
     if tell is not None:
         tell(len(left))
-    return left
 
 
 def _rows(images: Images | Stream, rows: Ints) -> Images:

@@ -16,7 +16,7 @@ from lipcert.proof.claims import Level
 Ints = npt.NDArray[np.int64]
 Codes = npt.NDArray[np.int8]
 NOBODY = -1  # no stage has decided
-FIELDS = ("index", "labels", "predicted", "radius", "status", "stage", "level")
+FIELDS = ("index", "labels", "predicted", "radius", "pending", "status", "stage", "level")
 
 
 class Status(IntEnum):
@@ -41,6 +41,8 @@ class Verdicts:
         index: (N,) positions in the data. labels: (N,).
         predicted: (N,) class, or -1 where the outputs are not numbers.
         radius: (N,) certified radii, 0 where nothing is certified.
+        pending: (N,) stages that might still decide the sample and have not looked at it, for lack of time: bit k for
+            the k-th; 0 where the sample is done.
         status: (N, E) values of `Status`; along ascending eps certified ones first, attacked ones last.
         stage: (N, E) position of the stage that decided, or `NOBODY`.
         level: (N, E) values of `Level`: of the best proof that the sample is stable, `ESTIMATE` where there is none.
@@ -51,6 +53,7 @@ class Verdicts:
     labels: Ints
     predicted: Ints
     radius: Float
+    pending: Ints
     status: Codes
     stage: Codes
     level: Codes
@@ -64,6 +67,7 @@ class Verdicts:
             labels=labels,
             predicted=np.full(size, -1, dtype=np.int64),
             radius=np.zeros(size),
+            pending=np.zeros(size, dtype=np.int64),
             status=np.full((size, count), Status.UNKNOWN, dtype=np.int8),
             stage=np.full((size, count), NOBODY, dtype=np.int8),
             level=np.full((size, count), Level.ESTIMATE, dtype=np.int8),
@@ -96,6 +100,19 @@ class Verdicts:
         """Write some of them, taken at positions, back."""
         for own, new in zip(self.columns(), part.columns(), strict=True):
             own[rows] = new
+
+    @property
+    def open(self) -> npt.NDArray[np.bool_]:
+        """(N,) whether a stage might still decide the sample."""
+        return np.asarray(self.pending != 0)
+
+    def waiting(self, count: int) -> npt.NDArray[np.bool_]:
+        """Return (N, count) which of so many stages are pending."""
+        return np.asarray((self.pending[:, None] >> np.arange(count)) & 1 != 0)
+
+    def wait_for(self, stages: npt.NDArray[np.bool_]) -> None:
+        """Set which stages (N, count) are pending."""
+        self.pending[:] = stages @ (1 << np.arange(stages.shape[1], dtype=np.int64))
 
     @property
     def clean(self) -> npt.NDArray[np.bool_]:

@@ -38,9 +38,9 @@ def made(path):
     return path
 
 
-def resume(network, data, folder, size, method):
+def resume(network, data, folder, size, method, time_limit=None):
     """What a process that is killed was doing."""
-    run(network, data, folder=folder, batch_size=size, resume=True, method=method)
+    run(network, data, folder=folder, batch_size=size, resume=True, method=method, time_limit=time_limit)
 
 
 def share(rank, port, network, data, settings):

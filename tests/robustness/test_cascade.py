@@ -23,6 +23,7 @@ from lipcert.proof.claims import Level
 from lipcert.proof.local import Samples
 from lipcert.robustness.attack import Attack, Attacker, distances
 from lipcert.robustness.certifier import certify, explain
+from lipcert.robustness.records.merge import merge, read_folder
 from lipcert.robustness.settings import Settings
 from lipcert.robustness.stages.batches import Batches, ran_out
 from lipcert.robustness.stages.cascade import Cascade
@@ -31,6 +32,7 @@ from lipcert.robustness.stages.local import radii, search
 from lipcert.robustness.stages.plan import make_plan
 from lipcert.robustness.stages.prover import Balls, Ground, Prover
 from lipcert.robustness.stages.stage import Stage
+from lipcert.robustness.summary import make_report
 from lipcert.robustness.verdicts import Verdicts
 
 EPS = (0.02, 0.1, 0.3)
@@ -253,8 +255,13 @@ def test_what_the_time_limit_leaves_is_unknown(case, tmp_path):
     assert cut.certified_count == _run(case, method="global", time_limit=0.0).certified_count
     assert any("time limit was over before everything was tried" in note for note in cut.notes)
     assert cut.untried_count == cut.unknown_count and not full.untried_count
-    left = 40 - len(_rows(tmp_path))
-    assert left == cut.unknown_count["0.3"]  # whoever is open at some eps is open at the largest
+    rows = _rows(tmp_path)
+    waiting = {row["index"]: row["pending"] for row in rows if row["pending"]}
+    assert len(rows) == 40 and len(waiting) == cut.unknown_count["0.3"]  # open at some eps, so at the largest
+    assert all("crown" in stages and "global" not in stages for stages in waiting.values())
+    shown = make_report(merge(read_folder(tmp_path)))
+    assert (shown.untried_count, shown.certified_count) == (cut.untried_count, cut.certified_count)
+    assert any("time limit was over" in note for note in shown.notes)
 
 
 def test_what_a_sample_may_cost_is_kept_to(case):
@@ -363,6 +370,9 @@ def test_what_is_cheap_is_tried_on_all_samples_before_time_is_spent_on_few(case,
     again = _run(case, folder=tmp_path, resume=True)
     assert not again.untried_count and again.certified_count == whole.certified_count
     assert again.attacked_count == whole.attacked_count
+    second = max(read_folder(tmp_path)[0].parts.values(), key=lambda part: part.started)
+    assert second.seconds["global"] == second.seconds["attack"] == 0.0  # nobody is looked at twice
+    assert sorted(row["index"] for row in _rows(tmp_path)) == list(range(40))
 
 
 def test_with_a_time_limit_every_cheap_stage_ends_a_round():

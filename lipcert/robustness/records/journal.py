@@ -66,9 +66,11 @@ class Journal:
         if error is None:
             os.fsync(self._file.fileno())
         self._file.close()
+        if error is None and self._repeated:
+            self._tidy()
 
     def resume(self, dataset: Dataset, index: Ints) -> Ints:
-        """Take over what records hold of some samples; return their positions.
+        """Take over what records hold of some samples; return the positions of those that are done.
 
         Args:
             dataset: in the network's input shape. index: positions that this process has to do.
@@ -84,7 +86,8 @@ class Journal:
             self._reopen(found)
         else:
             self._write(b"")
-        return self.log().verdicts.index
+        known = self.log().verdicts
+        return known.index[~known.open]
 
     def begin(self) -> Ints:
         """Make the file afresh, and remove the records of earlier runs; return the positions of no samples.
@@ -102,18 +105,30 @@ class Journal:
         self._write(b"")
         return nothing
 
+    def continued(self, fresh: Verdicts) -> Verdicts:
+        """Return verdicts on samples to do: as given, or what records know of those that lack of time left open."""
+        log = self.log()
+        known, stages = log.verdicts, self._heading.stages
+        if log.heading.stages[: len(stages)] == stages:  # else another device has other ones: from the start
+            rows = np.flatnonzero(known.open & (known.stage < len(stages)).all(axis=1))
+            rows = rows[np.isin(known.index[rows], fresh.index)]
+            begun = known.take(rows)
+            begun.pending &= (1 << len(stages)) - 1
+            fresh.put(np.searchsorted(fresh.index, begun.index), begun)
+        return fresh
+
     def append(
         self, verdicts: Verdicts, images: Images, seconds: Mapping[str, float], remarks: tuple[str, ...]
     ) -> None:
         """Add the verdicts of a batch and hand them to the operating system.
 
         Args:
-            verdicts: of the samples that are done. images: (N, ...) float32, those samples.
+            verdicts: on samples that are done, or that were looked at. images: (N, ...) float32, those samples.
             seconds: that each stage took since the process started. remarks: of the stages so far.
         """
         self._part = self._part.model_copy(
             update={
-                "samples": self._part.samples + len(verdicts),
+                "samples": self._part.samples + int((~verdicts.open).sum()),
                 "elapsed": time.perf_counter() - self._start,
                 "seconds": dict(seconds),
                 "remarks": remarks,
@@ -124,6 +139,19 @@ class Journal:
         self._logs.append(Log(self._heading, verdicts, keys, {self._part.part: self._part}))
         if written:
             self._write(batch_lines(self._logs[-1]))
+
+    @property
+    def _repeated(self) -> bool:
+        """Whether the file has several lines on one sample."""
+        index = np.concatenate([log.verdicts.index for log in self._logs])
+        return len(np.unique(index)) < len(index)
+
+    def _tidy(self) -> None:
+        """Write the file once more with one line for each sample."""
+        assert self.path is not None
+        found = read_records(self.path)
+        if found is not None:
+            write_records(self.path, merge([found.log]))
 
     def log(self) -> Log:
         """Return everything that is known of this process's samples."""

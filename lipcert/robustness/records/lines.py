@@ -1,6 +1,7 @@
 """The per-sample file: JSON lines, appended batch by batch.
 
-The first line is the `Heading`: what the records are about. Each batch adds one line per sample, and then one line
+The first line is the `Heading`: what the records are about. Each batch adds one line per sample, which takes the place
+of an earlier one about the same sample that lack of time left open, and then one line
 (`Part`) that says what the process that writes did so far, with a checksum of the batch's lines. A batch counts when
 that line is there: a run that was cut off leaves at most one batch that does not, which is cut away before the file is
 written to again.
@@ -35,6 +36,7 @@ from lipcert.robustness.verdicts import NOBODY, Changes, Ints, Status, Verdicts
 FILE = "records.jsonl"
 INTERVALS = ("lower", "upper", "change")  # further entries of a sample's line, where outputs are numbers
 KEY_BYTES = 8
+SEPARATOR = ", "  # of the stages that are pending
 Keys = npt.NDArray[np.str_]
 
 
@@ -103,20 +105,22 @@ def verdict_lines(log: Log) -> Iterator[str]:
     """Return one line per sample."""
     words = [status.label for status in Status]
     names = [*log.heading.stages, ""]  # NOBODY is the last
+    waiting = log.verdicts.waiting(len(log.heading.stages)).tolist()
     levels = [level.label for level in Level]
     verdicts = log.verdicts
     columns = (verdicts.index, verdicts.labels, verdicts.predicted, verdicts.radius)
     codes = (verdicts.status, verdicts.stage, verdicts.level)
     intervals = (getattr(verdicts, name).tolist() for name in INTERVALS) if isinstance(verdicts, Changes) else ()
     further = map(_intervals, zip(*intervals, strict=True)) if isinstance(verdicts, Changes) else repeat("")
-    rows = zip(log.keys.tolist(), *(column.tolist() for column in (*columns, *codes)), strict=True)
-    for (key, index, label, predicted, radius, status, stage, level), text in zip(rows, further, strict=False):
+    rows = zip(log.keys.tolist(), waiting, *(column.tolist() for column in (*columns, *codes)), strict=True)
+    for (key, open_, index, label, predicted, radius, status, stage, level), text in zip(rows, further, strict=False):
         verdict = ",".join(f'"{words[code]}"' for code in status)
         by = ",".join(f'"{names[code]}"' for code in stage)
         proof = ",".join(f'"{levels[code]}"' for code in level)
+        left = SEPARATOR.join(name for name, pending in zip(names, open_, strict=False) if pending)
         yield (
             f'{{"index":{index},"label":{label},"predicted":{predicted},"radius":{radius!r},'
-            f'"status":[{verdict}],"stage":[{by}],"level":[{proof}],"key":"{key}"{text}}}\n'
+            f'"status":[{verdict}],"stage":[{by}],"level":[{proof}],"pending":"{left}","key":"{key}"{text}}}\n'
         )
 
 
@@ -189,7 +193,7 @@ class _Reader:
         column = {name: np.array([row[name] for row in rows]) for name in rows[0]}
         codes = (column[name].astype(np.int8) for name in ("status", "stage", "level"))
         whole = (column[name].astype(np.int64) for name in ("index", "label", "predicted"))
-        known = (*whole, column["radius"].astype(np.float64), *codes)
+        known = (*whole, column["radius"].astype(np.float64), column["pending"].astype(np.int64), *codes)
         if heading.outputs is None:
             return Log(heading, Verdicts(*known), column["key"], self._parts)  # type: ignore[arg-type]
         ends = (column[name].astype(np.float64) for name in INTERVALS)
@@ -203,8 +207,10 @@ class _Reader:
             raise ValueError("index, label and predicted are whole numbers")
         if len(bytes.fromhex(row["key"])) != KEY_BYTES:
             raise ValueError("the key has another length")
-        for name in row["stage"]:
+        pending = row.get("pending", "").split(SEPARATOR)
+        for name in (*row["stage"], *pending):
             self._stages.setdefault(name, len(self._stages) - 1)  # a stage that only another device has
+        row["pending"] = sum(1 << self._stages[name] for name in set(pending) if name)
         for name, known in (("status", self._words), ("stage", self._stages), ("level", self._levels)):
             if len(row[name]) != len(self._heading.eps):
                 raise ValueError("it speaks of other radii")

@@ -117,7 +117,11 @@ def renamed(log: Log, stages: Sequence[str]) -> Verdicts:
     if log.heading.stages == tuple(stages):
         return log.verdicts
     places: Codes = np.array([*(stages.index(name) for name in log.heading.stages), NOBODY], dtype=np.int8)
-    return replace(log.verdicts, stage=places[log.verdicts.stage])
+    moved = replace(log.verdicts, stage=places[log.verdicts.stage], pending=log.verdicts.pending.copy())
+    waiting = np.zeros((len(moved), len(stages)), dtype=np.bool_)
+    waiting[:, places[:-1]] = log.verdicts.waiting(len(log.heading.stages))
+    moved.wait_for(waiting)
+    return moved
 
 
 def _best_last(verdicts: Verdicts) -> Ints:
@@ -127,7 +131,8 @@ def _best_last(verdicts: Verdicts) -> Ints:
     """
     decided: Ints = (verdicts.status != Status.UNKNOWN).sum(axis=1)
     columns = [*verdicts.stage.T, *verdicts.status.T, verdicts.predicted, *verdicts.level.T]
-    return np.lexsort((*columns, verdicts.radius, decided, verdicts.index)).astype(np.int64)
+    tried = -(np.bitwise_count(verdicts.pending).astype(np.int64))
+    return np.lexsort((*columns, verdicts.radius, verdicts.pending, tried, decided, verdicts.index)).astype(np.int64)
 
 
 def _require_agreement(verdicts: Verdicts, agree: Mask, same: Mask) -> None:

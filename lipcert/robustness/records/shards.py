@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,40 +11,36 @@ import numpy as np
 from lipcert.robustness.records.lines import FILE, Log, read_records
 from lipcert.robustness.records.merge import SHARDS, merge, write_records
 from lipcert.robustness.records.processes import Processes
-from lipcert.robustness.verdicts import Verdicts
 
 
 def unite(
-    processes: Processes, log: Log, late: Verdicts, remarks: Sequence[str], home: tuple[Path | None, str | None]
-) -> tuple[Log, Verdicts, tuple[str, ...]]:
+    processes: Processes, log: Log, remarks: Sequence[str], home: tuple[Path | None, str | None]
+) -> tuple[Log, tuple[str, ...]]:
     """Return what all processes know as one; each of them gets it, the first one writes it.
 
     Args:
         processes: of the run.
-        log: what this process knows. late: verdicts on samples that its time left open: they are in what is returned,
-            but not in the file, so that a run with `resume` does them.
+        log: what this process knows.
         remarks: of this process.
         home: folder of the run, or None, and its shard, where it does only a part on purpose. Otherwise what stands in
             files of shards in the folder is brought into one.
 
     Returns:
-        The records of all, those that time left open once more, and all remarks.
+        The records of all, and all remarks.
 
     Raises:
         UsageError: the records cannot be written.
         InconclusiveError: another process is gone.
     """
     folder, shard = home
-    found = processes.gather((log, late, tuple(remarks)))
-    whole, open_ = merge([each for each, _, _ in found]), Verdicts.join([each for _, each, _ in found])
+    found = processes.gather((log, tuple(remarks)))
+    whole = merge([each for each, _ in found])
     if folder is not None and shard is None:
         if processes.first:
             _collect(folder, whole)
         processes.gather(None)  # from here on the file is there
         _tidy(folder)
-    keys = np.concatenate([whole.keys, np.full(len(open_), "")])
-    said = dict.fromkeys(remark for _, _, each in found for remark in each)
-    return replace(whole, verdicts=Verdicts.join([whole.verdicts, open_]), keys=keys), open_, tuple(said)
+    return whole, tuple(dict.fromkeys(remark for _, each in found for remark in each))
 
 
 def _collect(folder: Path, whole: Log) -> None:

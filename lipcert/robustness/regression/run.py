@@ -97,10 +97,10 @@ def bound_changes(
         tell = None if progress is None else lambda left: progress(len(index) - left, len(index))
         pace = Pace(chosen.batch_size or 1, chosen.batch_size or LARGEST_BATCH)
         left = Changes.nothing(todo, len(chosen.eps), network.nodes[-1].size)
-        late = sweep(dataset, left, cascade, journal, pace, tell)
+        sweep(dataset, left, cascade, journal, pace, tell)
         log = journal.log()
-    log, late, remarks = unite(processes, log, late, cascade.remarks(), (chosen.folder, chosen.shard))
-    return make_changes_report(log, chosen.shard, chosen.folder if processes.first else None, remarks, late)
+    log, remarks = unite(processes, log, cascade.remarks(), (chosen.folder, chosen.shard))
+    return make_changes_report(log, chosen.shard, chosen.folder if processes.first else None, remarks)
 
 
 def _settings(eps: Sequence[float], norm: Norm, units: Units, run: dict[str, Any]) -> Settings:

@@ -11,8 +11,8 @@ import numpy as np
 from lipcert.files import write_whole
 from lipcert.results import Heading, OutputChange, RegressionReport
 from lipcert.robustness.records.lines import FILE, Log
-from lipcert.robustness.summary import counts_of, provenance_of, remarks_of, stages_of, time_note
-from lipcert.robustness.verdicts import Changes, Status, Verdicts
+from lipcert.robustness.summary import provenance_of, remarks_of, stages_of, time_note, untried
+from lipcert.robustness.verdicts import Changes
 
 INTERVALS = "intervals.npz"
 UNTRIED = "they have the global bound, and what was found by then"
@@ -23,7 +23,6 @@ def make_changes_report(
     shard: str | None = None,
     folder: Path | None = None,
     remarks: Sequence[str] = (),
-    late: Verdicts | None = None,
 ) -> RegressionReport:
     """Return the report on what records hold.
 
@@ -32,7 +31,6 @@ def make_changes_report(
         shard: of the run, which did only a part on purpose.
         folder: where the records are, and where the intervals of all samples are written (``intervals.npz``).
         remarks: further notes.
-        late: those of the samples that the end of time left to the global bound.
     """
     heading, found = log.heading, log.verdicts
     assert isinstance(found, Changes)
@@ -52,10 +50,10 @@ def make_changes_report(
         seconds=sum(part.elapsed for part in log.parts.values()),
         intervals=None if folder is None else _save(folder / INTERVALS, heading, found),
         per_method=stages_of(heading, found, log.parts),
-        untried_count={} if late is None or not len(late) else counts_of(heading, late.count(Status.UNKNOWN)),
+        untried_count=untried(heading, found),
         records=None if records is None else str(records),
         provenance=provenance_of(log, shard),
-        notes=(*heading.notes, *remarks_of(log, shard, remarks), *time_note(late, records, UNTRIED)),
+        notes=(*heading.notes, *remarks_of(log, shard, remarks), *time_note(found, records, UNTRIED)),
     )
 
 
