@@ -68,6 +68,10 @@ class LocalMethod(ABC):
         """Return why this method cannot serve a network, or None where it can."""
         return None if norm in self.norms else f"it serves {', '.join(sorted(self.norms))}, not {norm}"
 
+    def at_once(self, view: View) -> int | None:
+        """Return how many samples fit the memory at a time on a CPU, where that is known; see `proof.local.costs`."""
+        return view.steps.costs.at_once if view.steps is not None and view.steps.costs.looks else None
+
     @torch.no_grad()
     def bound(self, view: View, ball: Ball, labels: Tensor) -> Bounds:
         """Return lower bounds of the label's logit minus each rival's, on the region of each sample.

@@ -35,6 +35,10 @@ class ZonotopeBounds(LocalMethod):
             return "an operator has no affine forms"
         return super().refuses(view, norm)
 
+    def at_once(self, view: View) -> int | None:
+        """Return how many samples fit the memory at a time; it makes zonotopes of all networks."""
+        return None if view.steps is None else view.steps.costs.at_once
+
     def _bound(self, view: View, ball: Ball, labels: Tensor) -> Bounds:
         norms = layer_norms(view, ball)
         return Bounds(crown.margins(_relaxed(view, ball), labels), lambda samples: Proposal(norms=norms))

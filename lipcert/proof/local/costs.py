@@ -17,12 +17,11 @@ from lipcert.network.linear import row_terms
 from lipcert.network.operators import Activation, AvgPool, Conv, Elementwise, Scale, Sum
 from lipcert.proof.local.images import image_shape
 
-WORTH = 0.5  # of what sending functions back would cost: what a zonotope may cost
 MOST = 2**24  # coefficients that one may have at a node
 _EACH = 32.0
+_MUCH, _LEAST = 5.0, 1e8  # times cheaper; and what sending back has to cost at least
 _ROOM = 2.0**25  # coefficients of all samples: 256 MB in float64
 _SYMBOLS = 4.0  # for each input, those of neurons among them, where it is not much more than that
-_ANY = 2**30
 
 
 class Costs:
@@ -75,14 +74,16 @@ class Costs:
         """What it costs at least to narrow them by a zonotope: where no neuron is unstable."""
         return float(self._network.nodes[0].size * self.forwards(0)[max(self._read, default=0)])
 
-    @property
+    @cached_property
+    def looks(self) -> bool:
+        """Whether zonotopes are so much cheaper than functions sent back that it is worth to look at them first."""
+        return self.narrowing >= max(_LEAST, _MUCH * self.look)
+
+    @cached_property
     def at_once(self) -> int:
-        """Of how many samples zonotopes fit the memory at a time; none are made where they can never pay."""
-        size, largest = self._network.nodes[0].size, float(self.numbers(0).max())
-        sizes = np.array([node.size for node in self._network.nodes])
-        if not (WORTH * sizes * self.backwards >= size * self.forwards(0))[1:].any():
-            return _ANY
-        return max(1, int(_ROOM / min(float(MOST), _SYMBOLS * size * largest)))
+        """Of how many samples zonotopes fit the memory at a time."""
+        numbers = _SYMBOLS * self._network.nodes[0].size * float(self.numbers(0).max())
+        return max(1, int(_ROOM / min(float(MOST), numbers)))
 
     @property
     def _read(self) -> set[int]:

@@ -37,7 +37,7 @@ from lipcert.network.operators import Affine, Concat, Elementwise, Sum
 from lipcert.proof.local.affine import Box
 from lipcert.proof.local.arithmetic import above, below, middle, over, product_error, sum_error
 from lipcert.proof.local.boxes import Steps, propagate
-from lipcert.proof.local.costs import MOST, WORTH
+from lipcert.proof.local.costs import MOST
 from lipcert.proof.local.curved import is_bent, lines
 from lipcert.proof.local.entries import Places
 from lipcert.proof.local.images import by_neighbourhood, image_shape, laid_out
@@ -47,6 +47,7 @@ from lipcert.proof.local.sliding import push_affine
 from lipcert.proof.local.windows import DType, Windows
 
 AT_ONCE = 64  # symbols of one product: what caches hold
+WORTH = 0.5  # of what sending functions back would cost: what looking may cost
 _NOTHING = 2.0**-40  # of the width of a box: errors of this size are no symbols
 
 Parts = Mapping[int, Windows]  # coefficients of groups of symbols, by the group's number
@@ -230,9 +231,12 @@ class Zonotopes:
     ) -> None:
         self._new: Callable[[int], Zonotope] = lambda b: Zonotope(steps, region(b), b, boxes, dtype)
         self._known: dict[int, Zonotope] = {}
+        self._looks = steps.costs.looks
 
     def pay(self, index: int, mask: Mask) -> Mask:
         """Return (B,) for which samples a look is cheap beside sending entries (B, size) of a node back."""
+        if not self._looks:
+            return np.zeros(len(mask), dtype=np.bool_)
         counts = mask.sum(axis=1).tolist()
         return np.array([count > 0 and self._of(b).pays(index, count) for b, count in enumerate(counts)])
 

@@ -30,7 +30,6 @@ ORDER = ("intervals", "zonotope", "crown", "pruned", "anchored", "alpha-crown", 
 CHEAP = frozenset({"intervals", "zonotope", "crown", "pruned"})
 """Those that come before the attack's further tries; the others only look at samples with hope, see `prover`."""
 SIEVE, LOOK = "crown", "zonotope"
-LOOK_PAYS, LEAST = 5.0, 1e8  # times the cost of a zonotope, and multiplications, from which CROWN has one before it
 
 Kind = Literal["global", "attack", "local", "radius"]
 
@@ -164,7 +163,7 @@ def _local_step(
             f"no level {required.label} here: {refusal}; --level {Level.NUMERICAL.label} counts bounds whose "
             "rounding is not counted"
         )
-    if obstacle is None and not pinned and method.name == LOOK and not cost.look_pays:
+    if obstacle is None and not pinned and method.name == LOOK and not cost.looks:
         obstacle = f"'{SIEVE}' costs little more here"
     if obstacle is None and best < required and not pinned:
         obstacle = f"its proofs are of level {best.label}, below {required.label}"
@@ -219,16 +218,12 @@ def _radius_step(step: Step) -> Step:
 class Work:
     """Multiplications per sample, or what takes as long: of a forward pass, and of local methods where known.
 
-    Of `zonotope` where all neurons are stable, of the others where none is.
+    Of `zonotope` where all neurons are stable, of the others where none is. Also, whether zonotopes come before CROWN.
     """
 
     forward: float
     local: dict[str, float]
-
-    @property
-    def look_pays(self) -> bool:
-        """Whether zonotopes are so much cheaper than CROWN that they are tried first."""
-        return self.local[SIEVE] >= max(LEAST, LOOK_PAYS * self.local[LOOK])
+    looks: bool
 
     @staticmethod
     def of(network: Network) -> Work:
@@ -238,4 +233,4 @@ class Work:
         costs = Costs(normal)
         crown = costs.narrowing + normal.nodes[-1].size * float(costs.backwards[-1])
         local = {"intervals": 2.0 * total, "zonotope": costs.look, "crown": crown, "alpha-crown": 40.0 * crown}
-        return Work(total, local)
+        return Work(total, local, costs.looks)

@@ -107,7 +107,7 @@ class Prover:
     def __init__(self, method: LocalMethod, ground: Ground, sieve: LocalMethod | None = None) -> None:
         self.method, self._ground, self._sieve, self.hopeless = method, ground, sieve, 0
         self._evaluator = ground.evaluator if method.derived else None
-        fit = ground.view.steps.costs.at_once if ground.view.steps is not None else LARGEST_ON_GPU
+        fit = method.at_once(ground.view) or LARGEST
         self._most = LARGEST_ON_GPU if ground.view.device.type == "cuda" else min(LARGEST, fit)
         self._proposing = Batches(ground.view.device, self._most, ground.clock)
         self._sieving = Batches(ground.view.device, self._most, ground.clock)

@@ -65,11 +65,11 @@ def test_costs_grow_with_the_way():
 
 def test_memory_limits_how_many_samples_have_zonotopes_at_a_time():
     shallow = Costs(mlp(matrices(1, 50, 20, 20, 4)))
-    assert shallow.at_once >= 10**6  # linear functions sent back are cheaper whatever happens
+    assert not shallow.looks and shallow.at_once > 1000
     builder, last = Builder((1, 40, 40)), 0
     for depth in range(8):
         layer = conv(depth, (8, 8 if last else 1, 3, 3), padding=((1, 1), (1, 1)))
         last = builder.add(RELU, builder.add(layer, last))
     deep = Costs(builder.build())
-    assert deep.narrowing > 10 * deep.look
+    assert deep.looks and deep.narrowing > 10 * deep.look
     assert deep.at_once >= 1 and 8 * deep.at_once * min(MOST, 1600 * deep.numbers(0).max()) <= 2**28

@@ -15,8 +15,9 @@ from lipcert.network.linear import dense_matrix
 from lipcert.network.operators import AvgPool, Concat, Conv, Dense, Elementwise, Reshape, Scale, Sum
 from lipcert.proof.local import NOTHING, Evaluator, Region, zonotope
 from lipcert.proof.local.boxes import Steps
+from lipcert.proof.local.columns import Columns
 from lipcert.proof.local.zonotope import Zonotope, Zonotopes
-from lipcert.testing.build import exact
+from lipcert.testing.build import RELU, conv, dense, exact, matrices
 
 SERVED = served()
 NORMS = ("l1", "l2", "linf")
@@ -50,8 +51,9 @@ def test_nodes_keep_to_their_boxes(name, norm):
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("name", SERVED)
 def test_margins_hold_with_and_without_functions_sent_back(name, norm, monkeypatch):
-    monkeypatch.setattr(zonotope, "WORTH", np.inf)
     evaluator = SERVED[name]
+    monkeypatch.setattr(zonotope, "WORTH", np.inf)
+    monkeypatch.setitem(evaluator.steps.costs.__dict__, "looks", True)
     network = evaluator.steps.network
     x, labels, rng = random_samples(network, 6)
     for eps in (2.0**-60, 0.125):
@@ -62,6 +64,29 @@ def test_margins_hold_with_and_without_functions_sent_back(name, norm, monkeypat
             for bounds in found:
                 rest = np.isfinite(bounds)
                 assert (rational(bounds[rest]) <= true[rest]).all()
+
+
+def test_functions_are_sent_back_from_what_a_zonotope_leaves_open(monkeypatch):
+    """That there is no difference in what is proved would not show that both were at work."""
+    builder, last, sent = Builder((1, 8, 8)), 0, list[int]()
+    for depth in range(3):
+        layer = conv(depth, (4, 4 if depth else 1, 3, 3), padding=((1, 1), (1, 1)))
+        last = builder.add(RELU, builder.add(layer, last))
+    builder.add(dense(matrices(0, 256, 3)[0]), builder.add(Reshape(), last, shape=(256,)))
+    evaluator, x = Evaluator(builder.build()), np.random.default_rng(1).normal(size=(2, 1, 8, 8))
+    labels = np.zeros(2, dtype=np.int64)
+    original = Columns.bounds
+    monkeypatch.setattr(
+        Columns, "bounds", lambda self, index, rows: sent.append(len(rows)) or original(self, index, rows)
+    )
+    monkeypatch.setattr(zonotope, "WORTH", np.inf)
+    region, counts = Region.around(x, 2.0**-2), []
+    for looks in (False, True):
+        monkeypatch.setitem(evaluator.steps.costs.__dict__, "looks", looks)
+        sent.clear()
+        evaluator.crown(region, labels)
+        counts.append(sum(sent))
+    assert 0 < counts[1] < counts[0]
 
 
 def _cancelling(rng, *shape):
