@@ -64,10 +64,12 @@ class Tiled:
     def narrowed(self, index: int, mask: Tensor) -> Box:
         """Return bounds of a node (B, *shape) where the mask (B, size) says so, elsewhere its box. Level: numerical."""
         self._catch_up(index)
-        cheap = self._zonotopes.pay(index, mask.numpy())
-        box = self._zonotopes.narrowed(index, self._ends[index], cheap)
-        left = np.asarray(undecided(self._steps, index, box) & mask.numpy())
-        low, high = (end.reshape(len(left), -1) for end in box)
+        box, left = self._ends[index], mask.numpy()
+        cheap = self._zonotopes.pay(index, left)
+        if cheap.any():
+            box = self._zonotopes.narrowed(index, box, cheap)
+            left = np.asarray(undecided(self._steps, index, box) & left)
+        low, high = (end.reshape(len(left), -1).copy() for end in box)
         for b in np.flatnonzero(left.any(axis=1)).tolist():
             rows = np.flatnonzero(left[b])
             low[b, rows], high[b, rows] = self._of_sample(b).bounds(index, rows)

@@ -64,20 +64,21 @@ class Least:
 
     def of(self, functions: Windows) -> Float:
         """Return (S,) values; with `charge` for their coefficients taken off, they are lower bounds on the region."""
-        if not functions.is_shared:
-            functions = functions.made_whole()
-        c, centre = functions.rows, functions.seen(self._centre)
         if self._norm == "linf":
-            return functions.seen(self._mid) @ c - functions.seen(self._radius) @ np.abs(c)
-        length = np.abs(c).max(axis=0) if self._norm == "l1" else _length(c)
-        ball = centre @ c - round_up(self._eps * length)
+            return self._on_box(functions)
+        length = np.abs(functions.rows).max(axis=0) if self._norm == "l1" else _length(functions.rows)
+        at_centre = functions.dot(self._centre)
+        ball = at_centre - round_up(self._eps * length)
         if not self._cut:
             return ball
-        box = functions.seen(self._mid) @ c - functions.seen(self._radius) @ np.abs(c)
-        found = np.maximum(ball, box)
+        found = np.maximum(ball, self._on_box(functions))
         if self._norm == "l1":
             return found
-        return np.maximum(found, centre @ c + self._by_split(functions, length))
+        shared = functions if functions.is_shared else functions.made_whole()
+        return np.maximum(found, at_centre + self._by_split(shared, length))
+
+    def _on_box(self, functions: Windows) -> Float:
+        return functions.dot(self._mid) - functions.like(np.abs(functions.values)).dot(self._radius)
 
     def _by_split(self, functions: Windows, length: Float) -> Float:
         """Return (S,) bounds of c.d from ball and box together."""

@@ -75,14 +75,16 @@ class Narrowing:
         """Return the box of a node, narrower where it matters."""
         boxes, lines = self._relaxed
         box, valid = boxes[index], self._region.valid[:, None]
-        cheap = self._zonotopes.pay(index, undecided(self._steps, index, box) & valid)
-        box = self._zonotopes.narrowed(index, box, cheap)
-        mask = undecided(self._steps, index, box) & valid
+        mask = np.asarray(undecided(self._steps, index, box) & valid)
+        cheap = self._zonotopes.pay(index, mask)
+        if cheap.any():
+            box = self._zonotopes.narrowed(index, box, cheap)
+            mask = np.asarray(undecided(self._steps, index, box) & valid)
         if not mask.any():
             return box
         while len(self._drift.found) <= index:
             self._drift.grow(boxes, lines.get(len(self._drift.found)))
-        low, high = (end.reshape(len(mask), -1) for end in box)
+        low, high = (end.reshape(len(mask), -1).copy() for end in box)
         for b in np.flatnonzero(mask.any(axis=1)).tolist():
             rows = np.flatnonzero(mask[b])
             least, most = self._bounds(b, index, rows, high[b, rows] - low[b, rows])

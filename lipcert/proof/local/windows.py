@@ -153,6 +153,8 @@ class Windows:
 
     def full(self) -> Float:
         """Return (size of the node, S) coefficients, in the order of the node's entries."""
+        if image_shape(self.shape)[:2] == (1, 1):
+            return self.rows
         return np.moveaxis(self.made_whole().values, 2, 0).reshape(-1, self.values.shape[3])
 
     def made_whole(self) -> Windows:
