@@ -11,6 +11,7 @@ Nothing here counts rounding: `drift` and `zonotope` do, in float64. Methods tha
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -168,9 +169,7 @@ class Windows:
         """Return the same in windows of another size elsewhere; what is outside of those is left out."""
         h, w, channels, count = self.values.shape
         found = np.zeros((*size, channels, count), dtype=self.values.dtype)
-        moves = np.stack([self.at[0] - at[0], self.at[1] - at[1]])
-        for y, x in _distinct(moves):
-            some = _some((moves[0] == y) & (moves[1] == x))
+        for y, x, some in _moves(self.at[0] - at[0], self.at[1] - at[1]):
             (here, there), (in_row, out_row) = _overlap(y, h, size[0]), _overlap(x, w, size[1])
             found[there, out_row, :, some] = self.values[here, in_row, :, some]
         return Windows(found, at, self.shape)
@@ -197,15 +196,22 @@ class Windows:
     def inside(self) -> Windows:
         """Return the same without what is outside the image."""
         height, width, _ = image_shape(self.shape)
+        if self.is_shared:
+            return self._cropped(height, width)
         (h, w), (y, x) = self.values.shape[:2], self.at
         if (y >= 0).all() and (x >= 0).all() and (y <= height - h).all() and (x <= width - w).all():
             return self
-        if not self.is_shared:
-            rows, columns = self._lines(0), self._lines(1)
-            there = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))[None]
-            return self.like(self.values * there[:, :, None])
-        top, left = min(max(0, int(y[0])), height - 1), min(max(0, int(x[0])), width - 1)
-        bottom, right = max(top + 1, min(height, int(y[0]) + h)), max(left + 1, min(width, int(x[0]) + w))
+        rows, columns = self._lines(0), self._lines(1)
+        there = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))[None]
+        return self.like(self.values * there[:, :, None])
+
+    def _cropped(self, height: int, width: int) -> Windows:
+        """Return the part of a shared rectangle that is inside the image; a zero in a corner where there is none."""
+        (h, w), (y, x) = self.values.shape[:2], (int(start[0]) for start in self.at)
+        if y >= 0 and x >= 0 and y + h <= height and x + w <= width:
+            return self
+        top, left = min(max(0, y), height - 1), min(max(0, x), width - 1)
+        bottom, right = max(top + 1, min(height, y + h)), max(left + 1, min(width, x + w))
         return self.placed((bottom - top, right - left), _corner(top, left))
 
     @cached_property
@@ -227,16 +233,14 @@ def _corner(top: int, left: int) -> Corner:
     return np.array([top]), np.array([left])
 
 
-def _distinct(moves: Places) -> list[list[int]]:
-    """Return the different pairs among (2, S)."""
-    same = bool((moves == moves[:, :1]).all())
-    found: list[list[int]] = (moves[:, :1] if same else np.unique(moves, axis=1)).T.tolist()
-    return found
-
-
-def _some(mask: Mask) -> slice | Places:
-    """Return the indices of a mask; a slice, which copies less, where it is all of it."""
-    return slice(None) if mask.all() else np.flatnonzero(mask)
+def _moves(rows: Places, columns: Places) -> Iterator[tuple[int, int, slice | Places]]:
+    """Yield the different moves among those of windows, and which windows make them."""
+    y, x = int(rows[0]), int(columns[0])
+    if len(rows) == 1 or ((rows == y).all() and (columns == x).all()):
+        yield y, x, slice(None)  # which copies less than indices
+        return
+    for y, x in np.unique(np.stack([rows, columns]), axis=1).T.tolist():
+        yield y, x, np.flatnonzero((rows == y) & (columns == x))
 
 
 def _overlap(move: int, length: int, room: int) -> tuple[slice, slice]:
