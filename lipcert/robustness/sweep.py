@@ -63,7 +63,10 @@ def sweep(
             if tell is not None:
                 tell(int(pending.any(axis=1).sum()))
             rows, begin = np.arange(start, min(start + pace.size, len(left))), time.perf_counter()
-            share = cascade.seconds_for(len(left) - start) if turn.shared else math.inf
+            start += len(rows)
+            if not (pending[rows] & turn.stages).any():
+                continue
+            share = cascade.seconds_for(len(left) - int(rows[0])) if turn.shared else math.inf
             part, images = left.take(rows), _rows(dataset.images, left.index[rows])
             late = cascade.decide(images, part, share, pending[rows] & turn.stages)
             pending[rows] = (late | (pending[rows] & ~turn.stages)) & cascade.wanted(part)
@@ -71,7 +74,6 @@ def sweep(
             part.wait_for(pending[rows])
             left.put(rows, part)
             journal.append(part, images, dict(zip(cascade.names, cascade.seconds, strict=True)), cascade.remarks())
-            start += len(part)
             pace.learn(len(part), time.perf_counter() - begin)
         open_ = np.flatnonzero(pending.any(axis=1))
         left, pending = left.take(open_), pending[open_]
