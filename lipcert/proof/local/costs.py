@@ -108,14 +108,12 @@ class Costs:
         op, (height, width, _) = self._network.nodes[index].op, self._images[index]
         match op:
             case Elementwise() | Sum() | Scale():
-                found = before[0], before[1]
+                return min(height, before[0]), min(width, before[1])
             case Conv() if len(op.stride) == 2:
-                reach = [1 + (k - 1) * d for k, d in zip(op.weight.shape[2:], op.dilation, strict=True)]
-                h, w = ((n + k - 2) // s + 1 for n, k, s in zip(before, reach, op.stride, strict=True))
-                found = h, w
+                reach = tuple(1 + (k - 1) * d for k, d in zip(op.weight.shape[2:], op.dilation, strict=True))
             case AvgPool() if len(op.stride) == 2:
-                h, w = ((n + k - 2) // s + 1 for n, k, s in zip(before, op.window, op.stride, strict=True))
-                found = h, w
+                reach = op.window
             case _:
-                found = height, width
-        return min(height, found[0]), min(width, found[1])
+                return height, width
+        h, w = ((n + k - 2) // s + 1 for n, k, s in zip(before, reach, op.stride, strict=True))
+        return min(height, h), min(width, w)

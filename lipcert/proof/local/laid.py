@@ -62,13 +62,18 @@ class Laid:
     def _pull_shared(self, functions: Windows) -> tuple[Float, Windows]:
         a, shift = functions.rows, np.zeros(functions.values.shape[3])
         under = np.minimum(a, 0.0)
-        if self.high.any():
+        if self._lifts[1]:
             shift = shift + functions.seen(self.high) @ under
-        if self.low.any():
+        if self._lifts[0]:
             shift = shift + functions.seen(self.low) @ np.maximum(a, 0.0)
         under *= functions.seen(self.rest)[:, None]
         under += a * functions.seen(self.slope)[:, None]
         return shift, functions.like(under)
+
+    @cached_property
+    def _lifts(self) -> tuple[bool, bool]:
+        """Whether any line below, and any above, has an intercept."""
+        return bool(self.low.any()), bool(self.high.any())
 
     @cached_property
     def _intercept(self) -> Float:
